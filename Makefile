@@ -1,0 +1,49 @@
+# Everything runs in .venv, which is set up on first use and again when a range or a pin changes.
+PYTHON ?= python3
+ARGS ?=
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+INSTALL := $(RUN) pip install --disable-pip-version-check --constraint requirements.txt --editable
+
+.PHONY: help demo test check requirements clean
+
+help: ## list the targets (default)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo 'Options: PYTHON=python3.12 picks the interpreter, ARGS="-k cli" goes to pytest.'
+	@echo 'On Linux, PyPI gives the CUDA build of torch (gigabytes). For the CPU build, before the'
+	@echo 'first make: export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu'
+
+demo: $(VENV)/.ready ## set up, then ask the bundled sample clips a few questions
+	@$(VENV)/bin/avqa demo
+
+test: $(VENV)/.ready-dev ## set up for development, then run the tests
+	@$(RUN) pytest -q $(ARGS)
+
+check: $(VENV)/.ready-dev ## lint, format check and types
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+requirements: ## compile requirements.txt anew from the ranges of pyproject.toml
+	$(PYTHON) .ci/compile_requirements.py
+
+clean: ## remove .venv and all caches
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment that is already there is kept, whichever Python it has.
+$(VENV)/.ready: pyproject.toml requirements.txt
+	@$(RUN) pip --version >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	    echo 'This needs Python 3.10 or later, which "$(PYTHON)" is not.'; \
+	    echo 'Name another one, for example: make $(MAKECMDGOALS) PYTHON=python3.12'; \
+	    exit 1; }; \
+	  echo 'Setting up $(VENV): a few minutes, once.'; \
+	  $(PYTHON) -m venv $(VENV); }
+	$(INSTALL) .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(INSTALL) '.[dev]'
+	@touch $@

@@ -1,0 +1,167 @@
+"""The `avqa` command: `ask`, `demo`, `train`, `doctor`.
+
+Only the standard library is imported here. A command names the function that carries it out
+as `module:function`, and that module is imported when the command runs, so that `avqa --help`
+does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from avqa_llm.errors import AVQAError
+
+PROG = "avqa"
+USER_ERROR = 2
+INTERRUPTED = 130  # what shells report for a process ended by Ctrl-C
+BROKEN_PIPE = 141  # likewise for one whose reader went away
+
+Subparsers = argparse._SubParsersAction  # argparse has no public name for it
+
+
+class _VersionAction(argparse.Action):
+    """Print the version and exit. The lookup reads package metadata, so it waits for the flag."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            found = version("avqa-llm")
+        except PackageNotFoundError:
+            found = "(not installed: run from a checkout)"
+        print(f"{PROG} {found}")
+        parser.exit()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line.
+
+    The parsed namespace carries the arguments under their own names, and in `target` the
+    `module:function` that takes it and returns an exit status (None counts as 0).
+    """
+    parser = argparse.ArgumentParser(
+        prog=PROG,
+        description="Ask a video with sound a question; get an answer with its evidence.",
+        epilog=f"Each command has its own help: {PROG} ask --help",
+    )
+    parser.add_argument(
+        "--version",
+        action=_VersionAction,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="print the version and exit",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_ask(commands)
+    _add_demo(commands)
+    _add_train(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _add_ask(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    ask = commands.add_parser(
+        "ask",
+        help="answer questions about a video or sound file",
+        description="Answer questions about one media file. Several questions share its decoding "
+        "and encoding, and each sees the ones before it.",
+    )
+    ask.add_argument("file", metavar="FILE", type=Path, help="a video or sound file")
+    ask.add_argument("questions", metavar="QUESTION", nargs="+", help="in quotes")
+    _add_model(ask)
+    ask.add_argument("--json", action="store_true", help="print one JSON object a question")
+    ask.add_argument(
+        "--reader",
+        choices=("pyav", "decord"),
+        default="pyav",
+        help="what decodes the file (default: %(default)s; decord needs the extra of that name)",
+    )
+    ask.add_argument("--mute", action="store_true", help="answer as if there were no sound")
+    ask.add_argument("--blank", action="store_true", help="answer as if there were no picture")
+    ask.add_argument(
+        "--open", action="store_true", help="answer in free text, not from the closed answer set"
+    )
+    ask.set_defaults(target="avqa_llm.asking:run")
+
+
+def _add_demo(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="ask the bundled sample clips a few questions",
+        description="Ask the bundled sample clips a few questions, to see what an answer holds.",
+    )
+    _add_model(demo)
+    demo.set_defaults(target="avqa_llm.asking:run_demo")
+
+
+def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    train = commands.add_parser(
+        "train",
+        help="train an adapter from a recipe",
+        description="Train an adapter from a recipe. A run can be killed at any moment and "
+        "continued with --resume.",
+    )
+    train.add_argument("recipe", metavar="RECIPE", type=Path, help="a YAML file")
+    train.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
+    train.add_argument(
+        "--dry-run", action="store_true", help="check the recipe and its data, train nothing"
+    )
+    train.add_argument(
+        "--out", metavar="DIR", type=Path, help="where to write (default: what the recipe says)"
+    )
+    train.set_defaults(target="avqa_llm.training.run:run")
+
+
+def _add_doctor(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is installed and whether a question could be answered",
+        description=f"Say what is installed, which devices there are, and whether `{PROG} ask` "
+        "would work. Exit status 0 if it would, 1 if not.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print one JSON object")
+    doctor.set_defaults(target="avqa_llm.doctor:run")
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        metavar="PRESET|DIR",
+        default="tiny",
+        help="a preset's name or a model directory (default: %(default)s)",
+    )
+
+
+def run_command(args: argparse.Namespace) -> int:
+    """Import the function that `args.target` names, call it with `args`, return its status."""
+    module_name, function_name = args.target.split(":")
+    status = getattr(importlib.import_module(module_name), function_name)(args)
+    return 0 if status is None else int(status)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `avqa` command line and return its exit status.
+
+    A fault of the input is one line on standard error and status 2; Ctrl-C is one line and
+    130; a reader that goes away (`avqa ask … | head -1`) is silence and 141. Any other
+    exception is a bug of ours and keeps its traceback.
+    """
+    try:
+        status = run_command(build_parser().parse_args(argv))
+        sys.stdout.flush()  # a closed pipe must show up here, not at interpreter exit
+    except AVQAError as error:
+        print(f"{PROG}: {error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"{PROG}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more on its way out; give it a place.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    return status

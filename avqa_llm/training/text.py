@@ -1,0 +1,129 @@
+"""The small language model of the embedded default, taught the text of its world.
+
+It reads event records and answers questions about them, with steps; what it learns here
+is frozen afterwards, and the bridge has to speak to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avqa_llm.labels import LABELS
+from avqa_llm.prompt import Prompt, spoken
+from avqa_llm.tokenizer import train_tokenizer
+from avqa_llm.training.loop import LoopConfig, fit, shuffled
+from avqa_llm.training.packing import IGNORE, Packed, Piece, pack
+from avqa_llm.training.rows import ClipRow, question_blocks, read_rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """The language model and what it learns from."""
+
+    rows: str
+    """JSONL of instruction rows, relative to the data folder."""
+    loop: LoopConfig
+    vocab_size: int = 1536
+    hidden: int = 192
+    layers: int = 4
+    heads: int = 6
+    intermediate: int = 512
+    questions: int = 8
+    """Questions a clip and step."""
+    pair: float = 0.15
+    """Share of questions that follow another one."""
+
+
+def build_tokenizer(rows: list[ClipRow], vocab_size: int) -> Any:
+    """Learn the tokenizer from a part of the rows."""
+    texts = []
+    for row in rows[:4000]:
+        texts.append(spoken(row.record))
+        texts += [spoken(f"{q.question} {q.steps}") for q in row.questions]
+    whole = [word for label in LABELS for word in spoken(label).split()]
+    numbers = [f"{letter}{n}" for letter, top in (("s", 41), ("e", 41), ("n", 41)) for n in range(top)]
+    numbers += [f"{letter}{n}" for letter in "lr" for n in range(5)]
+    heads = ["sound:", "picture:", "events:", "clues:", "question:", "answer:", ":", ";"]
+    return train_tokenizer(texts, vocab_size=vocab_size, whole=[*whole, *numbers, *heads])
+
+
+def build_llm(config: TextConfig, tokenizer: Any) -> nn.Module:
+    """A fresh Llama of the configured size."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(config.loop.seed)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden,
+            intermediate_size=config.intermediate,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            attn_implementation="eager",
+        )
+    )
+
+
+def train_text(config: TextConfig, *, data: Path, folder: Path, resume: bool) -> Path:
+    """Train tokenizer and language model; returns the directory they are saved in."""
+    rows = read_rows(data / config.rows)
+    tokenizer = build_tokenizer(rows, config.vocab_size)
+    model: Any = build_llm(config, tokenizer)
+    prompt = Prompt(tokenizer)
+
+    def loss_at(step: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([config.loop.seed, step])
+        chosen = shuffled(len(rows), batch=config.loop.batch, step=step, seed=config.loop.seed)
+        batch = text_batch(prompt, [rows[i] for i in chosen], config, rng)
+        return {"loss": packed_loss(model, batch)}
+
+    fit("text", model, loss_at, config.loop, folder=folder, resume=resume)
+    out = folder / "llm"
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    return out
+
+
+def text_batch(
+    prompt: Prompt, rows: list[ClipRow], config: TextConfig, rng: np.random.Generator
+) -> Packed:
+    """Records with some of their questions, packed."""
+    packed = []
+    for row in rows:
+        pick = rng.permutation(len(row.questions))[: config.questions]
+        blocks = question_blocks(
+            prompt, [row.questions[i] for i in pick], n_clues=0, pair=config.pair, rng=rng
+        )
+        packed.append((Piece.of(prompt.clip(0, 0), prompt.record(row.record)), blocks))
+    return pack(packed, pad_id=prompt.tokenizer.pad_token_id)
+
+
+def packed_loss(model: Any, batch: Packed, embeds_BLD: Tensor | None = None) -> Tensor:
+    """Next-token loss of a packed batch, over the positions that are learned only.
+
+    A block's first token is never predicted: the token before it belongs to another block.
+    """
+    inputs: dict[str, Tensor] = {"inputs_embeds": embeds_BLD} if embeds_BLD is not None else {}
+    hidden_BLD = model.model(
+        **(inputs or {"input_ids": batch.ids_BL}),
+        attention_mask=batch.mask_B1LL(),
+        position_ids=batch.positions_BL,
+        use_cache=False,
+    ).last_hidden_state
+    labels = batch.labels_BL[:, 1:]
+    same_block = batch.blocks_BL[:, 1:] == batch.blocks_BL[:, :-1]
+    learned = (labels != IGNORE) & same_block
+    logits = model.lm_head(hidden_BLD[:, :-1][learned])
+    return nn.functional.cross_entropy(logits.float(), labels[learned])

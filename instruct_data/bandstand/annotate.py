@@ -1,0 +1,103 @@
+"""Scenes to annotation rows: MUSIC-AVQA's own schema, and instruction rows for training."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from instruct_data.bandstand.balance import Balancer
+from instruct_data.bandstand.questions import Candidate, candidates
+from instruct_data.bandstand.record import event_record
+from instruct_data.bandstand.scene import Scene
+from instruct_data.templates import TEMPLATES
+from instruct_data.wordings import ask
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A question of the set: what is asked of which scene."""
+
+    scene: Scene
+    question_id: int
+    template: str
+    candidate: Candidate
+    wording: str
+    """The question filled in and reworded."""
+
+
+def annotate(
+    scenes: Iterable[Scene], *, seed: int, bias: float = 0.0, held_out: bool = False
+) -> Iterator[list[Asked]]:
+    """The questions of each scene, in order.
+
+    `held_out` words them with the paraphrases that training never sees.
+    """
+    balancer = Balancer(bias)
+    rng = np.random.default_rng([seed, round(bias * 1000), int(held_out)])
+    question_id = 0
+    for scene in scenes:
+        rows = []
+        for template, fitting in candidates(scene).items():
+            picked = balancer.pick(template, fitting, rng)
+            if picked is None:
+                continue
+            wording = ask(template, _words(picked.slots, rng), rng, held_out=held_out)
+            rows.append(
+                Asked(
+                    scene=scene,
+                    question_id=question_id,
+                    template=template,
+                    candidate=picked,
+                    wording=wording,
+                )
+            )
+            question_id += 1
+        yield rows
+
+
+def _words(slots: tuple[str, ...], rng: np.random.Generator) -> list[str]:
+    """Slot values as people say them."""
+    plain = {"leftest": "leftmost", "rightest": "rightmost"} if rng.random() < 0.5 else {}
+    return [plain.get(value, value.replace("_", " ")) for value in slots]
+
+
+def v1_row(asked: Asked, *, reworded: bool) -> dict[str, Any]:
+    """A row in the schema of MUSIC-AVQA v1; `reworded` gives the filled form of MUSIC-AVQA-R."""
+    row = {
+        "video_id": asked.scene.video_id,
+        "question_id": asked.question_id,
+        "type": json.dumps(list(TEMPLATES[asked.template].type)),
+        "question_content": asked.wording if reworded else asked.template,
+        "templ_values": json.dumps([] if reworded else list(asked.candidate.slots)),
+        "question_deleted": 0,
+        "anser": asked.candidate.answer,
+    }
+    return row
+
+
+def instruct_row(scene: Scene, rows: list[Asked]) -> dict[str, Any]:
+    """One clip for training: its event record, and its questions with steps, answer and evidence."""
+    return {
+        "video_id": scene.video_id,
+        "record": event_record(scene),
+        "questions": [
+            {
+                "question_id": asked.question_id,
+                "question": asked.wording,
+                "template": asked.template,
+                "steps": asked.candidate.steps,
+                "answer": asked.candidate.answer,
+                "evidence": [_where(scene, index) for index in asked.candidate.about],
+            }
+            for asked in rows
+        ],
+    }
+
+
+def _where(scene: Scene, index: int) -> dict[str, float | None]:
+    player = scene.players[index]
+    return {"x": player.x, "start_s": player.start_s, "end_s": player.end_s}
