@@ -38,11 +38,11 @@ def resolve(python: str, constraints: list[str], work: Path) -> dict[str, str]:
     """Return {package: version} of every extra together, as pip resolves them for `python`."""
     venv, report, held = (work / f"{python}{suffix}" for suffix in ("", ".json", ".txt"))
     held.write_text("\n".join(constraints))
-    subprocess.run([f"python{python}", "-m", "venv", venv], check=True)
-    pip = [venv / "bin" / "python", "-m", "pip"]
-    subprocess.run([*pip, "install", "--quiet", "--upgrade", "pip"], check=True)
-    command = ["install", "--quiet", "--dry-run", "--report", report, "--constraint", held]
-    subprocess.run([*pip, *command, f"{ROOT}[all]", HELD], check=True)
+    subprocess.run([f"python{python}", "-m", "venv", str(venv)], check=True)
+    install = [str(venv / "bin" / "python"), "-m", "pip", "install", "--quiet"]
+    subprocess.run([*install, "--upgrade", "pip"], check=True)
+    options = ["--dry-run", "--report", str(report), "--constraint", str(held)]
+    subprocess.run([*install, *options, f"{ROOT}[all]", HELD], check=True)
     found = {}
     for item in json.loads(report.read_text())["install"]:
         name = re.sub(r"[-_.]+", "-", item["metadata"]["name"]).lower()

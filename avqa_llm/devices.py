@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
+_PROBE = (
+    "import torch; from avqa_llm.devices import prepare_cpu; prepare_cpu();"
+    "torch.nn.functional.linear(torch.ones(64, 64).bfloat16(), torch.ones(64, 64).bfloat16())"
+)
+
 
 def prepare_cpu(threads: int | None = None) -> None:
     """Ask the kernel for the AMX tiles before the first bf16 product, and set the threads.
@@ -18,3 +27,18 @@ def prepare_cpu(threads: int | None = None) -> None:
         torch.cpu._init_amx()
     if threads is not None:
         torch.set_num_threads(threads)
+
+
+def prepare_training(threads: int | None = None) -> None:
+    """`prepare_cpu`, and make sure that bf16 products work at all.
+
+    Some virtual machines announce AMX and hide the processor's description of its tiles; there
+    every bf16 product is an illegal instruction. That is tried in a process of its own, and if
+    it dies, oneDNN is told to leave AMX alone. Call this before torch computes anything.
+    """
+    if "ONEDNN_MAX_CPU_ISA" not in os.environ:
+        probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, check=False)
+        if probe.returncode < 0:
+            os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_BF16"
+            print("note: bf16 on this processor's AMX unit fails; going on without it (slower)")
+    prepare_cpu(threads)

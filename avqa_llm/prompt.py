@@ -3,11 +3,13 @@
 From what changes least to what changes most, so that a second question about the same
 clip reuses everything before it:
 
-    opening | Sound: <soft> | Picture: <soft> | Events: record      the clip's prefix
-    earlier questions and answers                                   the conversation
-    Clues: <soft> | Question: ... | Answer:                         this question
+    opening | Sound: <soft> | Picture: <soft> | Clues: <soft> | Events: record    the clip
+    earlier questions and answers                                  the conversation
+    Clues: <soft> | Question: ... | Answer:                              this question
 
-Clues depend on the question, hence their place beside it and not before the conversation.
+The first clues answer the standing question "Events:", for which the model writes down what
+happens in the clip: its event record. Later clues depend on the question, hence their place
+beside it and not before the conversation.
 A tokenizer with a chat template wraps the same pieces in its own turns.
 
 Shapes: ids are plain lists; soft tokens are the negative ids below, one for each vector
@@ -57,13 +59,15 @@ class Prompt:
         encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=False)
         return [int(i) for i in encoded["input_ids"]]
 
-    def clip(self, n_sound: int, n_picture: int) -> list[int]:
+    def clip(self, n_sound: int, n_picture: int, n_clues: int = 0) -> list[int]:
         """The clip's prefix up to where its event record is written. Missing modalities are absent."""
         ids = list(self.opening)
         if n_sound:
             ids += self.sound + [SOUND] * n_sound
         if n_picture:
             ids += self.picture + [PICTURE] * n_picture
+        if n_clues:
+            ids += self.clues + [CLUE] * n_clues
         return ids + self.events
 
     def record(self, record: str) -> list[int]:

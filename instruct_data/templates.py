@@ -1,4 +1,4 @@
-"""The 33 question templates of MUSIC-AVQA, its 42 answers, and what fills each slot.
+"""The 33 question templates of MUSIC-AVQA, and what fills each slot.
 
 A template's text is the annotation file's own, stripped: `<Object>`, `<LR>`, `<LRer>`,
 `<LL>`, `<FL>`, `<TH>` and `<BA>` are slots, filled left to right. One template ends in a
@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from avqa_llm.labels import LABELS as LABELS
 from instruct_data.bandstand.scene import INSTRUMENTS
 
 SIDES = ("left", "middle", "right")
@@ -25,15 +26,6 @@ SLOT_VALUES: dict[str, tuple[str, ...]] = {
     "BA": ("before", "after"),
 }
 """What each slot can hold. `lowest` means quietest, not lowest in pitch."""
-
-LABELS: tuple[str, ...] = (
-    *INSTRUMENTS,
-    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-    "more than ten",
-    *SIDES,
-    *("indoor", "outdoor", "simultaneously", "yes", "no"),
-)
-"""The 42 answers of the benchmark."""
 
 SLOT = re.compile(r"<(\w+)>")
 

@@ -14,6 +14,8 @@ from typing import Any
 import av
 import numpy as np
 
+from avqa_llm.media import Clip
+
 CLOCK = Fraction(1, 1000)
 """Presentation times are written in milliseconds."""
 BITS = 8
@@ -42,6 +44,8 @@ class Sound:
     rate_hz: int = 16000
     layout: str = "mono"
     volume: float = 0.5
+    gap_s: float = 0.0
+    """Silence that is left out of the stream halfway: only the times tell of it."""
 
 
 def at_rate(fps: float, seconds: float, start_s: float = 0.0) -> tuple[float, ...]:
@@ -61,6 +65,16 @@ def number_of(frame_HWC: np.ndarray) -> int:
     width = frame_HWC.shape[1]
     centres = ((np.arange(BITS) + 0.5) * width / BITS).astype(int)
     return int(((frame_HWC[:, centres].mean(axis=(0, 2)) > 118) << np.arange(BITS)).sum())
+
+
+def numbers(clip: Clip) -> list[int]:
+    """Read the numbers of all frames of a clip."""
+    return [number_of(frame) for frame in clip.frames_THWC]
+
+
+def said(clip: Clip, text: str) -> bool:
+    """Whether a note of the clip has this text."""
+    return any(text in note for note in clip.notes)
 
 
 def sine(sound: Sound) -> np.ndarray:
@@ -124,16 +138,13 @@ def _sound_frames(sound: Sound, stream: Any) -> Any:
     whole = av.AudioFrame.from_ndarray(sine(sound), format="fltp", layout=sound.layout)
     whole.sample_rate, whole.time_base = sound.rate_hz, Fraction(1, sound.rate_hz)
     whole.pts = round(sound.start_s * sound.rate_hz)
-    yield from resampler.resample(whole)
-    yield from resampler.resample(None)
+    for frame in [*resampler.resample(whole), *resampler.resample(None)]:
+        if frame.time >= sound.start_s + sound.seconds / 2:
+            frame.pts += round(sound.gap_s / frame.time_base)
+        yield frame
 
 
 def _encode(stream: Any, frames: Any) -> list[tuple[float, Any]]:
     packets = [packet for frame in frames for packet in stream.encode(frame)]
     packets += stream.encode(None)
     return [(float((packet.dts or 0) * packet.time_base), packet) for packet in packets]
-
-
-def frame_boxes(data: bytes, kind: bytes) -> int:
-    """Return where the payload of the first MP4 box of ``kind`` starts in ``data``."""
-    return data.index(kind) + len(kind)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from instruct_data.bandstand.picture import contact_sheet, player_box, render_frames
-from instruct_data.bandstand.scene import INSTRUMENTS, Player, Scene, sample_scene
 from numpy.typing import NDArray
 
-# Grey levels, mean over a player's box. The closest pair (suona and trumpet, say) is far above.
-DISTINCT = 7.0
+from instruct_data.bandstand.picture import contact_sheet, player_box, render_frames
+from instruct_data.bandstand.scene import INSTRUMENTS, Player, Scene, sample_scene
+
+# Grey levels, mean over a player's box. Flute and trumpet, the closest, are at 8; the next at 12.
+DISTINCT = 6.5
 
 
 def scene_of(*players: Player, place: str = "indoor", shake: float = 0.0, look: int = 5) -> Scene:
@@ -24,7 +26,7 @@ def player(kind: str = "violin", x: float = 0.5, **fields: object) -> Player:
     return replace(Player(instrument=kind, x=x, pan=0.0, look=11), **fields)  # type: ignore[arg-type]
 
 
-def difference(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float64]:
+def difference(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.float64]:
     """Absolute difference in grey levels, mean over the colours, of shape (height, width)."""
     return np.abs(one.astype(np.float64) - other).mean(-1)
 
@@ -109,7 +111,7 @@ def test_indoor_and_outdoor_are_unlike_in_every_look() -> None:
     for look in range(20):
         pair = [scene_of(place=place, look=look) for place in ("indoor", "outdoor")]
         room, meadow = (render_frames(scene, [0.0])[0].astype(float) for scene in pair)
-        assert difference(room, meadow).mean() > 25  # type: ignore[arg-type]
+        assert difference(room, meadow).mean() > 25
         sky, wall = meadow[:40].mean((0, 1)), room[:40].mean((0, 1))
         assert sky[2] > sky[0] + 20, "the sky is blue"
         assert wall[0] > wall[2], "the light in a room is warm"
@@ -121,7 +123,7 @@ def test_a_small_picture_is_the_big_one_shrunk() -> None:
         small = render_frames(scene, [3.3])[0]
         big = render_frames(scene, [3.3], height=360, width=640)[0]
         shrunk = cv2.resize(big, (128, 72), interpolation=cv2.INTER_AREA)
-        assert difference(small, np.asarray(shrunk, np.uint8)).mean() < 4.0
+        assert difference(small, np.asarray(shrunk, np.uint8)).mean() < 5.0
 
 
 def test_shake_moves_the_whole_picture_smoothly() -> None:
@@ -144,8 +146,8 @@ def test_looks_vary_and_clutter_shows() -> None:
 
 def test_a_sound_from_off_screen_is_not_on_the_picture() -> None:
     unseen = replace(player("tuba"), x=None)
-    frames = [render_frames(scene_of(*players), [0.0]) for players in ((), (unseen,))]
-    assert np.array_equal(*frames)
+    without, with_it = (render_frames(scene_of(*who), [0.0]) for who in ((), (unseen,)))
+    assert np.array_equal(without, with_it)
     with pytest.raises(ValueError, match="tuba is off-screen"):
         player_box(scene_of(unseen), unseen)
 

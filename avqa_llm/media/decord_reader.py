@@ -2,7 +2,7 @@
 
 decord can hang while it holds the interpreter lock, for example where a container claims
 more frames than it has (https://github.com/dmlc/decord/issues/373), so that no clock in the
-same process could stop it. Run as ``python -m avqa_llm.media.decord_reader JOB.json``.
+same process could stop it. Run as ``python -m avqa_llm.media.decord_reader FOLDER``.
 """
 
 from __future__ import annotations
@@ -18,20 +18,16 @@ from pathlib import Path
 import numpy as np
 
 from avqa_llm.errors import MediaError
-from avqa_llm.media.limits import Deadline, MediaLimits
-from avqa_llm.media.pictures import check_memory, scaled_size
+from avqa_llm.media.limits import Deadline
 
 
 def read_frames(
-    path: str,
-    offsets_s: np.ndarray,
-    max_side: int | None,
-    limits: MediaLimits,
-    deadline: Deadline,
+    path: str, offsets_s: np.ndarray, size: tuple[int, int], deadline: Deadline
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return uint8 RGB frames (T, H, W, 3) and their times (T,) after the first frame.
 
-    ``offsets_s`` are sorted presentation times counted from the first frame. Raises
+    ``offsets_s`` are sorted presentation times counted from the first frame; ``size`` is the
+    width and height that frames are scaled to. Raises
     :class:`MediaError` if decord is missing, fails or passes the deadline.
     """
     if importlib.util.find_spec("decord") is None:
@@ -43,8 +39,7 @@ def read_frames(
             # An absolute path cannot be taken for an ffmpeg protocol such as "concat:".
             "path": os.path.abspath(path),
             "offsets_s": offsets_s.tolist(),
-            "max_side": max_side,
-            "max_picture_bytes": limits.max_picture_bytes,
+            "size": size,
         }
         Path(folder, "job.json").write_text(json.dumps(job), encoding="utf-8")
         _run_child(path, folder, deadline)
@@ -81,10 +76,7 @@ def _child(folder: str) -> None:
     starts_s -= starts_s[0]
     middles_s = (starts_s[:-1] + starts_s[1:]) / 2
     index = np.searchsorted(middles_s, np.asarray(job["offsets_s"]))
-    limits = MediaLimits(max_picture_bytes=job["max_picture_bytes"])
-    height, width = reader[0].shape[:2]
-    width, height = scaled_size(width, height, job["max_side"])
-    check_memory(len(index), (height, width, 3), limits)
+    width, height = job["size"]
     frames = np.lib.format.open_memmap(
         Path(folder, "frames.npy"), "w+", np.uint8, (len(index), height, width, 3)
     )

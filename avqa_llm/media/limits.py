@@ -28,9 +28,6 @@ class MediaLimits:
     """Wall clock of the whole read."""
 
 
-DEFAULT_LIMITS = MediaLimits()
-
-
 class Deadline:
     """The wall clock of one read, asked between packets, frames and blocks of bytes."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,12 +13,19 @@ from avqa_llm.media.container import Media
 from avqa_llm.media.pictures import Tally
 from avqa_llm.media.scan import Scan
 
+TS_PACKETS = (188, 192, 204)
+"""Packet sizes of transport streams; a whole file is a multiple of one."""
+MAX_RIFF = 0xFFFF_0000
 SPAN_SLACK_S = 0.25
 """Streams that start or end this near to each other do so together."""
 MISSING_SLACK_S = 0.5
 """A header that promises this much more than there is was rounded, not cut."""
 EXACT_FORMATS = ("mov,", "matroska,", "avi", "flv", "wav", "asf")
 """Containers whose header states the length; of others it is an estimate of ffmpeg."""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def describe_streams(media: Media) -> Iterator[str]:
@@ -50,9 +58,9 @@ def describe_sound(media: Media, found: Scan, sound_CS: np.ndarray) -> Iterator[
     if found.sound.gap_s:
         yield f"the sound has gaps of {found.sound.gap_s:.2f} s in all, filled with silence"
     if found.sound.foreign_frames:
-        yield f"{found.sound.foreign_frames} sound frames of another format were left out"
+        yield f"{_count(found.sound.foreign_frames, 'sound frame')} of another format left out"
     if found.tally.bad_packets:
-        yield f"{found.tally.bad_packets} sound packets could not be decoded and were skipped"
+        yield f"{_count(found.tally.bad_packets, 'sound packet')} skipped: cannot be decoded"
 
 
 def describe_spans(picture: tuple[float, float], sound: tuple[float, float]) -> Iterator[str]:
@@ -76,20 +84,36 @@ def describe_damage(
     if media.picture.frames > have and not media.is_still:
         yield f"the container claims {media.picture.frames} frames, {have} could be decoded"
     if found.corrupt_packets:
-        yield f"{found.corrupt_packets} packets are marked as damaged"
+        yield f"{_count(found.corrupt_packets, 'packet')} marked as damaged"
     if tally.bad_packets:
-        yield f"{tally.bad_packets} picture packets could not be decoded and were skipped"
+        yield f"{_count(tally.bad_packets, 'picture packet')} skipped: cannot be decoded"
     if tally.damaged_frames:
-        yield f"{tally.damaged_frames} pictures are damaged"
+        yield f"{_count(tally.damaged_frames, 'decoded picture')} damaged"
     if tally.resized:
         yield "the picture changes its size; frames were scaled to the first one's"
 
 
 def describe_cut(media: Media, end_s: float) -> Iterator[str]:
-    """A note if the header promises clearly more than could be decoded."""
+    """A note if the header promises clearly more than there is."""
     promised = promised_s(media)
     if promised is not None and promised - end_s > max(MISSING_SLACK_S, 0.02 * promised):
         yield f"the file is truncated: decoded {end_s:.1f} of {promised:.1f} s"
+    elif _ends_short(media):
+        yield f"the file is truncated: decoded {end_s:.1f} s, its end is missing"
+
+
+def _ends_short(media: Media) -> bool:
+    """Whether the bytes stop early in the formats that show it otherwise than by a length."""
+    kind, size = media.container.format.name, os.path.getsize(media.path)
+    if kind == "mpegts":
+        return all(size % packet for packet in TS_PACKETS)
+    if kind in ("wav", "avi"):
+        with open(media.path, "rb") as file:
+            head = file.read(8)
+        stated = int.from_bytes(head[4:], "little") + 8
+        # Recorders that stream write the largest number for a length they do not know yet.
+        return head[:4] == b"RIFF" and size < stated <= MAX_RIFF
+    return False
 
 
 def promised_s(media: Media) -> float | None:

@@ -33,6 +33,25 @@ class Tally:
     resized: bool = False
 
 
+@dataclass(frozen=True)
+class Room:
+    """How large kept frames may be."""
+
+    path: str
+    max_side: int | None
+    max_bytes: int
+
+    def check(self, frames: int, width: int, height: int) -> None:
+        """Raise :class:`MediaError` if so many kept frames of this size would not fit."""
+        need = frames * width * height * 3
+        if need > self.max_bytes:
+            raise MediaError(
+                f"{self.path}: {frames} frames of {width}x{height} need {need:,} bytes, the "
+                f"limit is {self.max_bytes:,}; give a smaller max_side, ask for fewer frames, "
+                "or raise MediaLimits(max_picture_bytes=...)"
+            )
+
+
 def decoded_pictures(
     media: Media,
     limits: MediaLimits,
@@ -101,8 +120,7 @@ def collect(
     pictures: Iterator[tuple[float, Any]],
     targets_s: np.ndarray,
     late_s: float,
-    max_side: int | None,
-    limits: MediaLimits,
+    room: Room,
     tally: Tally,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return frames_THWC and true times (T,) for sorted, distinct ``targets_s``.
@@ -110,7 +128,7 @@ def collect(
     Where the frame of a target cannot be decoded, the one before it stands in (the next
     one at the start). Targets more than ``late_s`` after the last good frame get none.
     """
-    keeper = _Keeper(len(targets_s), max_side, limits, tally)
+    keeper = _Keeper(len(targets_s), room, tally)
     before: tuple[float, Any] | None = None
     for now in pictures:
         while keeper.count < len(targets_s) and targets_s[keeper.count] < now[0] - EPSILON_S:
@@ -130,11 +148,9 @@ def collect(
 class _Keeper:
     """Memory for the wanted frames, taken when the first one shows its size."""
 
-    def __init__(
-        self, wanted: int, max_side: int | None, limits: MediaLimits, tally: Tally
-    ) -> None:
+    def __init__(self, wanted: int, room: Room, tally: Tally) -> None:
         self.count = 0
-        self._wanted, self._max_side, self._limits, self._tally = wanted, max_side, limits, tally
+        self._wanted, self._room, self._tally = wanted, room, tally
         self._frames_THWC = np.zeros((0, 0, 0, 3), np.uint8)
         self._times_s = np.zeros(wanted)
 
@@ -142,9 +158,10 @@ class _Keeper:
         if self.count and time_s == self._times_s[self.count - 1]:
             picture_HWC = self._frames_THWC[self.count - 1]
         else:
-            picture_HWC = upright_rgb(frame, self._max_side)
+            picture_HWC = upright_rgb(frame, self._room.max_side)
         if not self.count:
-            check_memory(self._wanted, picture_HWC.shape, self._limits)
+            height, width = picture_HWC.shape[:2]
+            self._room.check(self._wanted, width, height)
             self._frames_THWC = np.empty((self._wanted, *picture_HWC.shape), np.uint8)
         elif picture_HWC.shape != self._frames_THWC.shape[1:]:
             import cv2
@@ -158,17 +175,6 @@ class _Keeper:
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         return self._frames_THWC[: self.count], self._times_s[: self.count]
-
-
-def check_memory(frames: int, shape: tuple[int, ...], limits: MediaLimits) -> None:
-    """Raise :class:`MediaError` if so many kept frames would not fit ``max_picture_bytes``."""
-    need = frames * int(np.prod(shape))
-    if need > limits.max_picture_bytes:
-        raise MediaError(
-            f"{frames} frames of {shape[1]}x{shape[0]} need {need:,} bytes, the limit is "
-            f"{limits.max_picture_bytes:,}; give max_side, ask for fewer frames, or raise "
-            "MediaLimits(max_picture_bytes=...)"
-        )
 
 
 def scaled_size(width: int, height: int, max_side: int | None) -> tuple[int, int]:

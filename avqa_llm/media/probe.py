@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from avqa_llm.media.container import Media, check_file, open_media
-from avqa_llm.media.limits import DEFAULT_LIMITS, Deadline, MediaLimits
+from avqa_llm.media.limits import Deadline, MediaLimits
 from avqa_llm.media.pictures import Tally, decoded_pictures
 
 
@@ -46,7 +46,7 @@ class MediaInfo:
     sound: StreamInfo | None
 
 
-def probe(path: str | Path, limits: MediaLimits = DEFAULT_LIMITS) -> MediaInfo:
+def probe(path: str | Path, limits: MediaLimits = MediaLimits()) -> MediaInfo:
     """Read the headers and one picture; raises :class:`avqa_llm.errors.MediaError`."""
     name = check_file(path, limits)
     deadline = Deadline(limits, name)

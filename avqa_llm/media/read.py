@@ -20,8 +20,15 @@ from avqa_llm.errors import MediaError
 from avqa_llm.media import decord_reader, notes
 from avqa_llm.media.clip import Clip
 from avqa_llm.media.container import check_file, open_media
-from avqa_llm.media.limits import DEFAULT_LIMITS, Deadline, MediaLimits
-from avqa_llm.media.pictures import Tally, collect, decoded_pictures, picture_changes
+from avqa_llm.media.limits import Deadline, MediaLimits
+from avqa_llm.media.pictures import (
+    Room,
+    Tally,
+    collect,
+    decoded_pictures,
+    picture_changes,
+    scaled_size,
+)
 from avqa_llm.media.sampling import (
     EPSILON_S,
     Keyframes,
@@ -36,16 +43,15 @@ from avqa_llm.media.sampling import (
 )
 from avqa_llm.media.scan import PictureTable, check_length, make_table, one_frame_s, scan
 
-ONE_A_SECOND = PerSecond()
 READERS = ("pyav", "decord")
 
 
 def read_clip(
     path: str | Path,
     *,
-    sampling: Sampling = ONE_A_SECOND,
+    sampling: Sampling = PerSecond(),
     max_side: int | None = None,
-    limits: MediaLimits = DEFAULT_LIMITS,
+    limits: MediaLimits = MediaLimits(),
     reader: str = "pyav",
 ) -> Clip:
     """Read frames and sound of a local file.
@@ -78,6 +84,10 @@ class _Job:
     limits: MediaLimits
     reader: str
     deadline: Deadline
+
+    @property
+    def room(self) -> Room:
+        return Room(self.path, self.max_side, self.limits.max_picture_bytes)
 
     @contextmanager
     def pictures(
@@ -250,26 +260,26 @@ def _by_pyav(
         tally = Tally()
         with job.pictures(tally, only) as pictures:
             wanted = ((time_s, frame) for time_s, frame in pictures if time_s in only)
-            frames, times = collect(wanted, unique, 0.0, job.max_side, job.limits, tally)
+            frames, times = collect(wanted, unique, 0.0, job.room, tally)
         if np.array_equal(times, unique):
             picture.tally = replace(tally, reached_end=False)
             return frames, times
         picture.notes.append("a keyframe could not be decoded: every frame was decoded")
     with job.pictures(picture.tally) as pictures:
-        return collect(pictures, unique, table.frame_s, job.max_side, job.limits, picture.tally)
+        return collect(pictures, unique, table.frame_s, job.room, picture.tally)
 
 
 def _by_decord(
     job: _Job, table: PictureTable, unique: np.ndarray, picture: _Picture
 ) -> tuple[np.ndarray, np.ndarray]:
     with job.pictures(Tally()) as pictures:
-        rotation = next((frame.rotation for _, frame in pictures), 0)
-    if rotation:
+        first = next((frame for _, frame in pictures), None)
+    if first is None or first.rotation:
         # decord2 3.4 turns such pictures into four scrambled channels.
-        picture.notes.append("decord cannot read rotated pictures: PyAV was used")
+        picture.notes.append("decord cannot read this picture (rotated or damaged): PyAV was used")
         return _by_pyav(job, table, unique, False, picture)
+    size = scaled_size(first.width, first.height, job.max_side)
+    job.room.check(len(unique), *size)
     start = table.times_s[0]
-    frames, offsets = decord_reader.read_frames(
-        job.path, unique - start, job.max_side, job.limits, job.deadline
-    )
+    frames, offsets = decord_reader.read_frames(job.path, unique - start, size, job.deadline)
     return frames, offsets + start

@@ -62,6 +62,9 @@ def scan(media: Media, limits: MediaLimits, deadline: Deadline) -> Scan:
     found = Scan(make_table([], [], [], 0.0))
     has_all_stamps = True
     streams = [stream for stream in (media.picture, media.sound) if stream is not None]
+    if not streams:  # PyAV takes "no streams" for "all of them"
+        kinds = ", ".join(stream.type for stream in media.container.streams) or "nothing"
+        raise MediaError(f"{media.path}: no stream can be decoded to picture or sound ({kinds})")
     for packet in packets(media, streams, deadline):
         found.corrupt_packets += packet.is_corrupt
         if packet.stream is media.sound:

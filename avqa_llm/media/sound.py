@@ -71,8 +71,10 @@ class SoundTrack:
             cut = max(0, -position)
             part_CS = chunk_CS[:, cut:]
             sound_CS[:, position + cut : position + cut + part_CS.shape[1]] = part_CS
-        # Damaged float tracks decode to NaN, which would poison every later mean.
-        return np.nan_to_num(sound_CS, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        if not math.isfinite(float(sound_CS.sum())):
+            # Damaged float tracks decode to NaN, which would poison every later mean.
+            np.nan_to_num(sound_CS, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+        return sound_CS
 
 
 def as_float(frame: Any) -> np.ndarray:

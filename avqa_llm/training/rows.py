@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from avqa_llm.errors import AnnotationError
-from avqa_llm.prompt import Prompt
+from avqa_llm.prompt import Prompt, Turn
 from avqa_llm.training.packing import Piece
 
 
@@ -28,6 +28,8 @@ class ClipRow:
     video_id: str
     record: str
     """The event record: what the alignment stage teaches to write."""
+    record_without_sound: str
+    record_without_picture: str
     questions: tuple[Question, ...]
 
 
@@ -59,34 +61,34 @@ def _row(row: dict[str, Any]) -> ClipRow:
         )
         for q in row["questions"]
     )
-    return ClipRow(video_id=row["video_id"], record=row["record"], questions=questions)
+    return ClipRow(
+        video_id=row["video_id"],
+        record=row["record"],
+        record_without_sound=row.get("record_without_sound", row["record"]),
+        record_without_picture=row.get("record_without_picture", row["record"]),
+        questions=questions,
+    )
 
 
 def question_blocks(
     prompt: Prompt, questions: list[Question], *, n_clues: int, pair: float, rng: np.random.Generator
-) -> list[Piece]:
+) -> tuple[list[Piece], list[Question]]:
     """Questions as blocks of a packed sequence; some follow another one as a conversation does.
 
-    `pair` is the share of blocks that hold an earlier question and its answer first.
+    Args:
+        pair: share of blocks that hold an earlier question and its answer first.
+
+    Returns:
+        The blocks, and the question that each of them ends with.
     """
-    blocks, waiting = [], list(questions)
+    blocks, last, waiting = [], [], list(questions)
     while waiting:
         asked = waiting.pop()
-        given: list[int] = []
-        learned_first: list[bool] = []
-        again = bool(waiting) and rng.random() < pair
-        if again:
-            earlier = waiting.pop()
-            head = prompt.question(earlier.question, 0)
-            said = prompt.answer("", earlier.answer)
-            given = head + said + prompt.turn_close
-            learned_first = [False] * len(given)
+        earlier: list[int] = []
+        if again := bool(waiting) and rng.random() < pair:
+            before = waiting.pop()
+            earlier = prompt.history([Turn(question=before.question, answer=before.answer)])
         head = prompt.question(asked.question, n_clues, again=again)
-        said = prompt.answer(asked.steps, asked.answer)
-        blocks.append(
-            Piece(
-                ids=given + head + said,
-                learn=learned_first + [False] * len(head) + [True] * len(said),
-            )
-        )
-    return blocks
+        blocks.append(Piece.of(earlier + head, prompt.answer(asked.steps, asked.answer)))
+        last.append(asked)
+    return blocks, last

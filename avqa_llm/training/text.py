@@ -38,6 +38,12 @@ class TextConfig:
     """Questions a clip and step."""
     pair: float = 0.15
     """Share of questions that follow another one."""
+    learn_records: bool = False
+    """Also learn to write records. They are mostly chance, which slows the learning of answers."""
+    length: int = 288
+    """Tokens of a clip with its questions; a clip that would need more is asked fewer of them."""
+    compile: bool = False
+    """Compile the network: about twice as fast after the first minute; needs a C++ compiler."""
 
 
 def build_tokenizer(rows: list[ClipRow], vocab_size: int) -> Any:
@@ -82,12 +88,13 @@ def train_text(config: TextConfig, *, data: Path, folder: Path, resume: bool) ->
     tokenizer = build_tokenizer(rows, config.vocab_size)
     model: Any = build_llm(config, tokenizer)
     prompt = Prompt(tokenizer)
+    trunk = torch.compile(model.model, dynamic=False) if config.compile else model.model
 
     def loss_at(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([config.loop.seed, step])
         chosen = shuffled(len(rows), batch=config.loop.batch, step=step, seed=config.loop.seed)
         batch = text_batch(prompt, [rows[i] for i in chosen], config, rng)
-        return {"loss": packed_loss(model, batch)}
+        return {"loss": packed_loss(trunk, model.lm_head, batch)}
 
     fit("text", model, loss_at, config.loop, folder=folder, resume=resume)
     out = folder / "llm"
@@ -103,20 +110,34 @@ def text_batch(
     packed = []
     for row in rows:
         pick = rng.permutation(len(row.questions))[: config.questions]
-        blocks = question_blocks(
+        blocks, _ = question_blocks(
             prompt, [row.questions[i] for i in pick], n_clues=0, pair=config.pair, rng=rng
         )
-        packed.append((Piece.of(prompt.clip(0, 0), prompt.record(row.record)), blocks))
-    return pack(packed, pad_id=prompt.tokenizer.pad_token_id)
+        head, record = prompt.clip(0, 0), prompt.record(row.record)
+        prefix = Piece.of(head, record) if config.learn_records else Piece.of(head + record, [])
+        packed.append((prefix, fitting(prefix, blocks, config.length)))
+    return pack(packed, pad_id=prompt.tokenizer.pad_token_id, length=config.length)
 
 
-def packed_loss(model: Any, batch: Packed, embeds_BLD: Tensor | None = None) -> Tensor:
+def fitting(prefix: Piece, blocks: list[Piece], length: int) -> list[Piece]:
+    """As many of the blocks as the length has room for; the others are asked another time."""
+    room, kept = length - len(prefix.ids), []
+    for block in blocks:
+        if len(block.ids) <= room:
+            kept.append(block)
+            room -= len(block.ids)
+    return kept
+
+
+def packed_loss(
+    trunk: Any, lm_head: nn.Module, batch: Packed, embeds_BLD: Tensor | None = None
+) -> Tensor:
     """Next-token loss of a packed batch, over the positions that are learned only.
 
     A block's first token is never predicted: the token before it belongs to another block.
     """
     inputs: dict[str, Tensor] = {"inputs_embeds": embeds_BLD} if embeds_BLD is not None else {}
-    hidden_BLD = model.model(
+    hidden_BLD = trunk(
         **(inputs or {"input_ids": batch.ids_BL}),
         attention_mask=batch.mask_B1LL(),
         position_ids=batch.positions_BL,
@@ -125,5 +146,5 @@ def packed_loss(model: Any, batch: Packed, embeds_BLD: Tensor | None = None) -> 
     labels = batch.labels_BL[:, 1:]
     same_block = batch.blocks_BL[:, 1:] == batch.blocks_BL[:, :-1]
     learned = (labels != IGNORE) & same_block
-    logits = model.lm_head(hidden_BLD[:, :-1][learned])
+    logits = lm_head(hidden_BLD[:, :-1][learned])
     return nn.functional.cross_entropy(logits.float(), labels[learned])

@@ -11,7 +11,11 @@ import numpy as np
 
 from instruct_data.bandstand.balance import Balancer
 from instruct_data.bandstand.questions import Candidate, candidates
-from instruct_data.bandstand.record import event_record
+from instruct_data.bandstand.record import (
+    event_record,
+    record_without_picture,
+    record_without_sound,
+)
 from instruct_data.bandstand.scene import Scene
 from instruct_data.templates import TEMPLATES
 from instruct_data.wordings import ask
@@ -66,8 +70,12 @@ def _words(slots: tuple[str, ...], rng: np.random.Generator) -> list[str]:
 
 
 def v1_row(asked: Asked, *, reworded: bool) -> dict[str, Any]:
-    """A row in the schema of MUSIC-AVQA v1; `reworded` gives the filled form of MUSIC-AVQA-R."""
-    row = {
+    """A row in the schema of MUSIC-AVQA v1.
+
+    `reworded` gives the filled form of MUSIC-AVQA-R, and names the template beside it, which
+    the question itself no longer shows.
+    """
+    row: dict[str, Any] = {
         "video_id": asked.scene.video_id,
         "question_id": asked.question_id,
         "type": json.dumps(list(TEMPLATES[asked.template].type)),
@@ -76,14 +84,16 @@ def v1_row(asked: Asked, *, reworded: bool) -> dict[str, Any]:
         "question_deleted": 0,
         "anser": asked.candidate.answer,
     }
-    return row
+    return {**row, "template": asked.template} if reworded else row
 
 
 def instruct_row(scene: Scene, rows: list[Asked]) -> dict[str, Any]:
-    """One clip for training: its event record, and its questions with steps, answer and evidence."""
+    """One clip for training: its event record, and its questions with answers and evidence."""
     return {
         "video_id": scene.video_id,
         "record": event_record(scene),
+        "record_without_sound": record_without_sound(scene),
+        "record_without_picture": record_without_picture(scene),
         "questions": [
             {
                 "question_id": asked.question_id,

@@ -1,4 +1,4 @@
-"""Which of a scene's well-posed questions are asked, so that answers are balanced or biased on purpose.
+"""Which well-posed questions are asked, so that answers are balanced, or biased on purpose.
 
 Questions are picked greedily, clip after clip: a template's next question takes the
 answer that is furthest below its target share; where only over-represented answers are

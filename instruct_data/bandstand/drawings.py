@@ -126,14 +126,14 @@ def xylophone(pen: Pen, ink: Ink) -> None:
         pen.line(left, right, 0.05, ink(WOOD))
     for i, colour in enumerate(BARS):
         x, part = -0.49 + 0.123 * i, i / 7
-        pen.box(x, 0.86 + 0.1 * part, x + 0.105, 1.4 - 0.14 * part, ink(colour), (60, 50, 50))
+        pen.box(x, 0.86 + 0.1 * part, x + 0.115, 1.4 - 0.14 * part, ink(colour))
 
 
 def _stick(
     pen: Pen, ink: Ink, shoulder: tuple[float, float], tip: tuple[float, float], knob: Colour
 ) -> None:
     """An arm with a stick or mallet whose knob is at `tip`."""
-    hand = (tip[0] * 0.55 + shoulder[0] * 0.75, tip[1] - 0.2)
+    hand = (tip[0] + (0.15 if shoulder[0] > 0 else -0.15), tip[1] - 0.2)
     arm(pen, ink, shoulder, hand)
     pen.line(hand, tip, 0.04, (226, 190, 130))
     pen.disc(tip, 0.055, knob)

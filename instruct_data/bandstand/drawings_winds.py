@@ -35,7 +35,7 @@ CLARINET_BELL = points((-0.05, 0.9), (0.05, 0.9), (0.13, 1.1), (-0.13, 1.1))
 SUONA_CONE = points((-0.025, 0.0), (0.025, 0.0), (0.085, 0.46), (-0.085, 0.46))
 SUONA_BELL = ribbon([(0.0, 0.44), (0.0, 0.56), (0.0, 0.68), (0.0, 0.76)], [0.15, 0.24, 0.42, 0.6])
 SUONA_MOUTH = oval((0.0, 0.76), 0.3, 0.08)
-TRUMPET_BELL = ribbon([(0.0, 0.0), (0.2, 0.0), (0.3, 0.0), (0.38, 0.0)], [0.06, 0.09, 0.18, 0.36])
+TRUMPET_BELL = ribbon([(0.0, 0.0), (0.2, 0.0), (0.3, 0.0), (0.38, 0.0)], [0.06, 0.1, 0.22, 0.46])
 BAG = oval((0.0, 0.0), 0.36, 0.25)
 TARTAN = bars(
     [((x, -half), (x, half)) for x, half in ((-0.2, 0.18), (0.0, 0.24), (0.2, 0.18))], 0.065
@@ -52,7 +52,7 @@ DRONE_RINGS = dots(
 )
 SAX_KEYS = dots([(-0.1, y) for y in (0.56, 0.68, 0.8, 0.92, 1.04)], 0.042)
 TUBA_VALVES = bars([((x, 0.9), (x, 0.74)) for x in (-0.12, -0.02, 0.08)], 0.05)
-TRUMPET_VALVES = bars([((x, -0.07), (x, 0.22)) for x in (0.14, 0.21, 0.28)], 0.05)
+TRUMPET_VALVES = bars([((x, -0.09), (x, 0.28)) for x in (0.13, 0.21, 0.29)], 0.05)
 FLUTE_KEYS = dots([(x, -0.02) for x in (0.14, 0.22, 0.3, 0.38, 0.46)], 0.03)
 CLARINET_RINGS = bars([((-0.06, y), (0.06, y)) for y in (0.18, 0.52, 0.9)], 0.035)
 CLARINET_KEYS = dots([(0.015, y) for y in (0.28, 0.36, 0.44, 0.62, 0.7, 0.78)], 0.034)
@@ -88,15 +88,15 @@ def tuba(pen: Pen, ink: Ink, pose: Pose) -> None:
 
 def trumpet(pen: Pen, ink: Ink, pose: Pose) -> None:
     horn = pen.moved(0.02, 0.29, -4 + 5 * pose.beat)
-    horn.line((0.0, 0.0), (0.3, 0.0), 0.055, ink(BRASS))
-    loop = points((0.06, 0.04), (0.36, 0.04), (0.36, 0.19), (0.06, 0.19))
+    horn.line((0.0, 0.0), (0.3, 0.0), 0.075, ink(BRASS))
+    loop = points((0.04, 0.05), (0.38, 0.05), (0.38, 0.24), (0.04, 0.24))
     horn.fill(loop, ink(BRASS), SHADE)
-    horn.box(0.1, 0.085, 0.32, 0.145, ink.cloth)
+    horn.box(0.1, 0.11, 0.32, 0.18, ink.cloth)
     horn.fill_all(TRUMPET_VALVES, ink((252, 216, 110)))
     horn.moved(0.13, 0.0).fill(TRUMPET_BELL, ink(BRASS), SHADE)
     horn.line((0.0, -0.04), (0.0, 0.04), 0.04, SILVER)
-    arm(pen, ink, LEFT, (0.12, 0.5))
-    arm(pen, ink, RIGHT, (0.24, 0.3 + 0.06 * pose.beat))
+    arm(pen, ink, LEFT, (0.1, 0.53))
+    arm(pen, ink, RIGHT, (0.27, 0.52 + 0.05 * pose.beat))
 
 
 def flute(pen: Pen, ink: Ink, pose: Pose) -> None:

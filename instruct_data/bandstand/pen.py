@@ -25,6 +25,9 @@ Spot = tuple[float, float]
 SHIFT = 4
 FIXED = 1 << SHIFT
 OUTLINE = 0.022
+GROWTH = 0.6
+"""By how much OpenCV's anti-aliasing widens a shape on each side, in pixels. Thin things are
+drawn so much thinner; without that they would be fat on small pictures."""
 
 
 def points(*spots: Spot) -> Points:
@@ -71,6 +74,11 @@ def bars(ends: Sequence[tuple[Spot, Spot]], width: float) -> Points:
     return np.stack([ribbon(pair, (width, width)) for pair in ends])
 
 
+def _matrix(turn: tuple[float, float, float, float]) -> Points:
+    a, b, c, d = turn
+    return np.array([[a, c], [b, d]])
+
+
 class Pen:
     """Draws anti-aliased shapes on a canvas through a similarity transform, to 1/16 pixel."""
 
@@ -85,6 +93,7 @@ class Pen:
         one = unit * FIXED
         self._turn = (-one if mirrored else one, 0.0, 0.0, one)
         self._shift = ((origin[0] - 0.5) * FIXED, (origin[1] - 0.5) * FIXED)
+        self._matrix = _matrix(self._turn)
 
     def moved(self, dx: float, dy: float, turn: float = 0.0, about: Spot = (0.0, 0.0)) -> Pen:
         """A pen whose frame is turned clockwise by `turn` degrees about a spot, then shifted."""
@@ -94,6 +103,7 @@ class Pen:
         pen = Pen.__new__(Pen)
         pen.canvas, pen.unit = self.canvas, self.unit
         pen._turn = (a * cos + b * sin, b * cos - a * sin, c * cos + d * sin, d * cos - c * sin)
+        pen._matrix = _matrix(pen._turn)
         pen._shift = self._at((x - cos * x + sin * y + dx, y - sin * x - cos * y + dy))
         return pen
 
@@ -104,17 +114,15 @@ class Pen:
 
     def fill(self, shape: Points, colour: Colour, edge: Colour | None = None) -> None:
         """Fill a polygon; `edge` is the colour of its outline, if it has one."""
-        a, b, c, d = self._turn
-        corners = [(shape @ np.array([[a, c], [b, d]]) + self._shift).astype(np.int32)]
+        corners = [(shape @ self._matrix + self._shift).astype(np.int32)]
         cv2.fillPoly(self.canvas, corners, colour, cv2.LINE_AA, SHIFT)
         if edge is not None:
-            width = max(1, round(OUTLINE * self.unit))
+            width = max(1, round(OUTLINE * self.unit - GROWTH))
             cv2.polylines(self.canvas, corners, True, edge, width, cv2.LINE_AA, SHIFT)
 
     def fill_all(self, shapes: Points, colour: Colour) -> None:
         """Fill shapes that do not overlap, of shape (shapes, corners, 2), in one go."""
-        a, b, c, d = self._turn
-        corners = (shapes @ np.array([[a, c], [b, d]]) + self._shift).astype(np.int32)
+        corners = (shapes @ self._matrix + self._shift).astype(np.int32)
         cv2.fillPoly(self.canvas, list(corners), colour, cv2.LINE_AA, SHIFT)
 
     def box(
@@ -126,13 +134,15 @@ class Pen:
         colour: Colour,
         edge: Colour | None = None,
     ) -> None:
+        less = GROWTH / self.unit
+        left, top, right, bottom = left + less, top + less, right - less, bottom - less
         self.fill(points((left, top), (right, top), (right, bottom), (left, bottom)), colour, edge)
 
     def line(self, start: Spot, end: Spot, width: float, colour: Colour) -> None:
-        """A straight bar with flat ends, at least one pixel wide."""
+        """A straight bar with flat ends, at least about a pixel wide."""
         (x0, y0), (x1, y1) = self._at(start), self._at(end)
         dx, dy = x1 - x0, y1 - y0
-        half = max(width * self.unit, 1.0) * FIXED / 2 / (math.hypot(dx, dy) or 1.0)
+        half = max(width * self.unit / 2 - GROWTH, 0.05) * FIXED / (math.hypot(dx, dy) or 1.0)
         ax, ay = -dy * half, dx * half
         bar = [[x0 + ax, y0 + ay], [x1 + ax, y1 + ay], [x1 - ax, y1 - ay], [x0 - ax, y0 - ay]]
         corners = np.array(bar).astype(np.int32)
@@ -140,7 +150,7 @@ class Pen:
 
     def disc(self, centre: Spot, radius: float, colour: Colour) -> None:
         x, y = self._at(centre)
-        size = max(1, int(radius * self.unit * FIXED))
+        size = max(1, int((radius * self.unit - GROWTH) * FIXED))
         cv2.circle(self.canvas, (int(x), int(y)), size, colour, -1, cv2.LINE_AA, SHIFT)
 
 
@@ -152,7 +162,7 @@ class Pose:
     """The stroke, -1 to 1, at the rate of the notes."""
     sway_x: float = 0.0
     sway_y: float = 0.0
-    """A slow circle of radius 1. It never stands still, so that any two frames 0.2 s apart differ."""
+    """A slow circle of radius 1. It never stands still: frames 0.2 s apart always differ."""
 
 
 class Ink:

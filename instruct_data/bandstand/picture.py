@@ -27,7 +27,11 @@ WIDTHS = {1: 0.30, 2: 0.30, 3: 0.29, 4: 0.235, 5: 0.19}
 
 
 def render_frames(
-    scene: Scene, times_s: Sequence[float], *, height: int = 72, width: int = 128
+    scene: Scene,
+    times_s: Sequence[float] | NDArray[np.float64],
+    *,
+    height: int = 72,
+    width: int = 128,
 ) -> NDArray[np.uint8]:
     """Frames of the scene at the given times, in seconds.
 
@@ -40,7 +44,7 @@ def render_frames(
     for frame, time in zip(frames, times_s, strict=True):
         drawn = film.at(float(time))
         if zoom > 1:
-            drawn = cv2.resize(drawn, (width, height), interpolation=cv2.INTER_AREA)
+            drawn = _shrunk(drawn, (width, height))
         if scene.shake > 0:
             # After the shrink: moving the picture costs as much as all that is on it.
             drawn = _shaken(drawn, film.shake_at(float(time)))
@@ -105,11 +109,15 @@ def _place(
     return player.x * width, ground * height - HEIGHT * unit, unit
 
 
+def _shrunk(picture: Canvas, size: tuple[int, int]) -> Canvas:
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
 def _shaken(picture: Canvas, shift: tuple[float, float]) -> Canvas:
     """The picture shifted by parts of its height; its edges are repeated outwards."""
     height, width = picture.shape[:2]
     centre = ((width - 1) / 2 - shift[0] * height, (height - 1) / 2 - shift[1] * height)
-    return cv2.getRectSubPix(picture, (width, height), centre)
+    return np.asarray(cv2.getRectSubPix(picture, (width, height), centre), np.uint8)
 
 
 class _Figure:

@@ -161,7 +161,9 @@ def _compare_placed(compare: Compare, word: Word) -> Callable[[Scene], Iterator[
 
     def ask(scene: Scene) -> Iterator[Candidate]:
         kinds_at = [(p.instrument, p.side) for p in scene.seen]
-        placed = [p for p in scene.seen if p.audible and kinds_at.count((p.instrument, p.side)) == 1]
+        placed = [
+            p for p in scene.seen if p.audible and kinds_at.count((p.instrument, p.side)) == 1
+        ]
         for one, other in permutations(placed, 2):
             truth = compare(one, other)
             if truth is None or one.side == other.side:

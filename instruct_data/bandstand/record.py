@@ -1,6 +1,6 @@
 """The event record: a scene as one short line of text, the caption that alignment teaches.
 
-    indoor ; no voice ; violin left s0 e14 n14 l3 r2 ; flute right silent ; drum off s4 e20 n16 l1 r0
+    indoor ; no voice ; violin left s0 e14 n14 l3 r2 ; flute right silent ; drum off s4 e9 n5 l1 r0
 
 Players stand left to right, off-screen sounds last. `s`, `e` and `n` are start, end and
 length in half seconds, `l` the loudness step (0 soft .. 4 loud), `r` the rhythm step
@@ -10,6 +10,7 @@ length in half seconds, `l` the loudness step (0 soft .. 4 loud), `r` the rhythm
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from instruct_data.bandstand.scene import LEVELS_DB, RATES_HZ, Player, Scene
 
@@ -27,17 +28,19 @@ def end_word(player: Player) -> str:
 
 
 def length_word(player: Player) -> str:
-    """`n7`: it plays for 3.5 s. Difference of the two rounded times, so that it follows from them."""
+    """`n7`: it plays for 3.5 s. The difference of the rounded times, to agree with them."""
     return f"n{ticks(player.end_s) - ticks(player.start_s)}"
 
 
 def level_word(player: Player) -> str:
     """`l0` (soft) .. `l4` (loud): the nearest step of the level grid."""
-    return f"l{_nearest(LEVELS_DB, player.level_db)}"
+    assert player.level_db is not None, "a silent player has no loudness"
+    return f"l{_nearest(np.array(LEVELS_DB), player.level_db)}"
 
 
 def rate_word(player: Player) -> str:
     """`r0` (slow) .. `r4` (fast): the nearest step of the rhythm grid, on a log scale."""
+    assert player.rate_hz is not None, "a silent player has no rhythm"
     return f"r{_nearest(np.log(RATES_HZ), np.log(player.rate_hz))}"
 
 
@@ -49,18 +52,32 @@ def ticks(seconds: float | None) -> int:
 
 def event_record(scene: Scene) -> str:
     """The whole clip as one line."""
-    parts = [scene.place, "voice" if scene.voiceover else "no voice"]
+    parts = [scene.place, _voice(scene)]
     for player in scene.players:
-        words = [player.instrument, player.side]
-        if player.audible:
-            words += [start_word(player), end_word(player), length_word(player)]
-            words += [level_word(player), rate_word(player)]
-        else:
-            words.append("silent")
-        parts.append(" ".join(words))
+        what = _playing(player) if player.audible else "silent"
+        parts.append(f"{player.instrument} {player.side} {what}")
     return " ; ".join(parts)
 
 
-def _nearest(grid: object, value: float | None) -> int:
-    assert value is not None, "a silent player has no loudness and no rhythm"
-    return int(np.argmin(np.abs(np.asarray(grid) - value)))
+def record_without_sound(scene: Scene) -> str:
+    """What a deaf person could write: the place, and who stands where."""
+    return " ; ".join([scene.place, *(f"{p.instrument} {p.side}" for p in scene.seen)])
+
+
+def record_without_picture(scene: Scene) -> str:
+    """What a blind person could write: sounds in the order in which they start, left ones first."""
+    heard = sorted(scene.heard, key=lambda p: (ticks(p.start_s), p.pan))
+    return " ; ".join([_voice(scene), *(f"{p.instrument} {_playing(p)}" for p in heard)])
+
+
+def _voice(scene: Scene) -> str:
+    return "voice" if scene.voiceover else "no voice"
+
+
+def _playing(player: Player) -> str:
+    words = (start_word, end_word, length_word, level_word, rate_word)
+    return " ".join(word(player) for word in words)
+
+
+def _nearest(grid: npt.NDArray[np.float64], value: float) -> int:
+    return int(np.argmin(np.abs(grid - value)))

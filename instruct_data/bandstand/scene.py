@@ -11,7 +11,7 @@ differ by at least `ONSET_GAP_S`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -44,9 +44,9 @@ INSTRUMENTS = (
 
 PLACES = ("indoor", "outdoor")
 LEVELS_DB = (-34.0, -29.5, -25.0, -20.5, -16.0)
-"""K-weighted level of a player while it plays, dB re full scale; the grid that players draw from."""
+"""K-weighted level of a player while it plays, dB re full scale: the grid of all players."""
 RATES_HZ = (1.0, 1.7, 2.8, 4.5, 7.0)
-"""Onsets per second; the grid that players draw from."""
+"""Onsets per second: the grid of all players, which drift from it by up to 4 %."""
 ONSET_GAP_S = 1.3
 MIN_PLAY_S = 2.0
 N_BANKS = 64
@@ -64,7 +64,7 @@ STANDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Player:
-    """One instrument. `x` is None for a sound from off-screen, `start_s` is None for a silent player."""
+    """One instrument. `x` is None for a sound from off-screen, `start_s` for a silent player."""
 
     instrument: str
     x: float | None
@@ -174,42 +174,56 @@ def sample_scene(
         raise ValueError(f"a scene of {seconds} s is outside 6 to 600 s")
     entropy = [list(BANKS).index(split), seed, index, round(seconds * 10)]
     rng = np.random.default_rng(np.random.SeedSequence(entropy))
-    kinds, stands, sounding = _cast(rng)
-    spans = _timing(rng, [k for k, s in zip(kinds, sounding, strict=True) if s], seconds)
-    levels = _grid(rng, LEVELS_DB, len(spans), jitter=0.2)
-    rates = [rate * (1 + j) for rate, j in zip(
-        _grid(rng, RATES_HZ, len(spans), jitter=0.0), rng.uniform(-0.04, 0.04, len(spans)), strict=True
-    )]  # fmt: skip
-    players, voices = [], iter(zip(spans, levels, rates, strict=True))
-    for kind, x, plays in zip(kinds, stands, sounding, strict=True):
-        pan = float(np.clip((x - 0.5) * 2.0, -0.9, 0.9)) if x is not None else rng.uniform(-0.9, 0.9)
-        common = {
-            "instrument": kind,
-            "x": None if x is None else round(float(x), 3),
-            "pan": round(float(pan), 3),
-            "look": int(rng.integers(2**31)),
-            "timbre": int(rng.integers(2**24)) * N_BANKS + int(rng.integers(*BANKS[split])),
-        }
-        if plays:
-            (start, end), level, rate = next(voices)
-            sound = {"start_s": start, "end_s": end, "level_db": round(level, 2)}
-            moves = (start, end) if x is not None else None
-            players.append(Player(**common, **sound, rate_hz=round(float(rate), 3), moves_s=moves))
-        else:
-            players.append(Player(**common, moves_s=_mime(rng, seconds)))
     return Scene(
         video_id=f"{split}{seed}_{index:06d}",
         split=split,
         seed=seed,
         index=index,
         seconds=seconds,
-        players=tuple(players),
+        players=_players(rng, split, seconds),
         place=PLACES[int(rng.integers(2))],
         voiceover=_voiceover(rng, seconds),
         noise_db=round(float(rng.uniform(-62, -48)), 1),
         shake=round(float(rng.choice([0.0, 0.004, 0.012])), 3),
         clutter=int(rng.integers(0, 5)),
         look=int(rng.integers(2**31)),
+    )
+
+
+def _players(rng: np.random.Generator, split: str, seconds: float) -> tuple[Player, ...]:
+    kinds, stands, sounding = _cast(rng)
+    spans = _timing(rng, [k for k, s in zip(kinds, sounding, strict=True) if s], seconds)
+    levels = _grid(rng, LEVELS_DB, len(spans), jitter=0.2)
+    rates = _grid(rng, RATES_HZ, len(spans), jitter=0.0)
+    drifts = rng.uniform(-0.04, 0.04, len(spans))
+    voices = iter(zip(spans, levels, rates, drifts, strict=True))
+    players = []
+    for kind, x, plays in zip(kinds, stands, sounding, strict=True):
+        player = _silent_player(rng, kind, x, split)
+        if plays:
+            (start, end), level, rate, drift = next(voices)
+            player = replace(
+                player,
+                start_s=start,
+                end_s=end,
+                level_db=round(level, 2),
+                rate_hz=round(float(rate * (1 + drift)), 3),
+                moves_s=(start, end) if player.visible else None,
+            )
+        else:
+            player = replace(player, moves_s=_mime(rng, seconds))
+        players.append(player)
+    return tuple(players)
+
+
+def _silent_player(rng: np.random.Generator, kind: str, x: float | None, split: str) -> Player:
+    pan = rng.uniform(-0.9, 0.9) if x is None else np.clip((x - 0.5) * 2.0, -0.9, 0.9)
+    return Player(
+        instrument=kind,
+        x=None if x is None else round(x, 3),
+        pan=round(float(pan), 3),
+        look=int(rng.integers(2**31)),
+        timbre=int(rng.integers(2**24)) * N_BANKS + int(rng.integers(*BANKS[split])),
     )
 
 
@@ -227,7 +241,8 @@ def _cast(rng: np.random.Generator) -> tuple[list[str], list[float | None], list
         for i in same:
             kinds[i] = kinds[same[0]]
     sounding = [bool(b) for b in rng.random(n) < 0.78]
-    if n <= 3 and rng.random() < 0.25:  # sounds from off-screen, of instruments that are not on the picture
+    if n <= 3 and rng.random() < 0.25:
+        # Sounds from off-screen, of instruments that are not on the picture.
         if rng.random() < 0.5:
             sounding = [False] * n
         extra = [k for k in INSTRUMENTS if k not in kinds]
@@ -240,7 +255,9 @@ def _cast(rng: np.random.Generator) -> tuple[list[str], list[float | None], list
     return kinds, stands, sounding
 
 
-def _timing(rng: np.random.Generator, kinds: Sequence[str], seconds: float) -> list[tuple[float, float]]:
+def _timing(
+    rng: np.random.Generator, kinds: Sequence[str], seconds: float
+) -> list[tuple[float, float]]:
     """Start and end of each sounding player, in seconds."""
     n = len(kinds)
     style = rng.choice(["all", "staggered", "turns", "together"], p=[0.3, 0.42, 0.14, 0.14])
@@ -277,9 +294,8 @@ def _turns(rng: np.random.Generator, n: int, seconds: float) -> list[tuple[float
     cut = float(rng.uniform(0.35, 0.65)) * seconds
     first = rng.permutation(n) < max(1, int(rng.integers(1, n)))
     halves = ((0.0, cut - 0.4), (cut + 0.4, seconds))
-    return [
-        (round(halves[0 if f else 1][0], 2), round(halves[0 if f else 1][1], 2)) for f in first
-    ]
+    spans = [halves[0] if f else halves[1] for f in first]
+    return [(round(start, 2), round(end, 2)) for start, end in spans]
 
 
 def _grid(rng: np.random.Generator, grid: Sequence[float], n: int, *, jitter: float) -> list[float]:
@@ -303,5 +319,8 @@ def _voiceover(rng: np.random.Generator, seconds: float) -> Voiceover | None:
     end = float(rng.uniform(start + 3.0, seconds))
     level = float(rng.uniform(-24, -17))
     return Voiceover(
-        start_s=round(start, 2), end_s=round(end, 2), level_db=round(level, 1), voice=int(rng.integers(2**31))
+        start_s=round(start, 2),
+        end_s=round(end, 2),
+        level_db=round(level, 1),
+        voice=int(rng.integers(2**31)),
     )

@@ -80,7 +80,8 @@ class Timbre:
 TIMBRES: dict[str, Timbre] = {
     "accordion": Timbre(
         low=57, high=74, seconds=1.2, tilt=-4, even=-2, partials=20, attack=0.03,
-        chord=(0, 0.12, 4, 4.1, 7), formants=((1400, 7, 0.8), (2800, 5, 0.6)), tremolo=(5.5, 0.15), breath=(-44, 3000, 1.5)),
+        chord=(0, 0.12, 4, 4.1, 7), tremolo=(5.5, 0.15), breath=(-44, 3000, 1.5),
+        formants=((1400, 7, 0.8), (2800, 5, 0.6))),
     "acoustic_guitar": Timbre(
         low=40, high=66, seconds=1.2, tilt=-6, pluck=0.19, stretch=4e-5, decay=0.55, damping=0.16,
         formants=((105, 8, 0.4), (210, 6, 0.4), (3200, 9, 0.7)), click=(-9, 3200, 0.008)),

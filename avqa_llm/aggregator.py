@@ -1,0 +1,117 @@
+"""The clue aggregator: what in the sound and in the picture matters to this question.
+
+Clue queries of both modalities and the question's words look at one another, then the
+sound clues look at the sound tokens and the picture clues at the picture tokens; several
+times over, all with residuals. So both modalities see the question, each sees what the
+other has found, and with the attention of the last layer the clues say where they looked:
+that is the evidence.
+
+The idea is CAT's (Ye et al., ECCV 2024, section 3.2); there the clues of the sound do not
+depend on the question, because all of its attention goes to a single token.
+
+Legend: B questions, C clues of one modality, W words, N tokens, D features, H heads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from avqa_llm.layers import Attention, FeedForward, SelfBlock
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clues:
+    """Soft tokens for one question, and where they come from."""
+
+    sound_BCD: Tensor
+    picture_BCD: Tensor
+    sound_weights_BN: Tensor
+    """Attention to each sound token, averaged over clues and heads; sums to 1, or to 0
+    where there is no sound."""
+    picture_weights_BN: Tensor
+
+
+class ClueBlock(nn.Module):
+    """One round: among clues and words, then out to the tokens."""
+
+    def __init__(self, width: int, heads: int, ratio: float) -> None:
+        super().__init__()
+        self.norm_self, self.norm_cross = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.among = Attention(width, heads)
+        self.to_sound, self.to_picture = Attention(width, heads), Attention(width, heads)
+        self.feed = FeedForward(width, ratio)
+
+
+class ClueAggregator(nn.Module):
+    """`clues` queries for each modality."""
+
+    def __init__(
+        self, width: int, heads: int, layers: int, ratio: float, *, clues: int, words_in: int
+    ) -> None:
+        super().__init__()
+        self.clues = clues
+        self.queries = nn.Parameter(torch.randn(2 * clues, width) * 0.2)
+        self.read_words = nn.Sequential(nn.LayerNorm(words_in), nn.Linear(words_in, width))
+        self.word_order = nn.Embedding(64, width)
+        self.words = SelfBlock(width, heads, ratio)
+        self.blocks = nn.ModuleList(ClueBlock(width, heads, ratio) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        words_BWD: Tensor,
+        words_there_BW: Tensor,
+        sound: tuple[Tensor, Tensor],
+        picture: tuple[Tensor, Tensor],
+    ) -> Clues:
+        """Collect clues.
+
+        Args:
+            words_BWD: the question in the language model's (centred) embeddings; words past
+                the 64th share the last place.
+            words_there_BW: False in the padding.
+            sound: keys (G, N, D) of `TokenReader` and which of them are there (G, N). B is a
+                multiple of the G clips: the first B / G questions are about the first clip.
+            picture: the same.
+        """
+        place = torch.arange(words_BWD.shape[1], device=words_BWD.device).clamp(max=63)
+        words = self.read_words(words_BWD) + self.word_order(place)
+        words = self.words(words, words_there_BW)
+        queries = self.queries.expand(len(words), -1, -1)
+        n = queries.shape[1]
+        state = torch.cat([queries, words], dim=1)
+        all_there = words_there_BW.new_ones(len(words), n)
+        there = torch.cat([all_there, words_there_BW], dim=1)
+        weights = []
+        for block in self.blocks:
+            normed = block.norm_self(state)
+            state = state + block.among(normed, normed, there)[0]
+            clues, words = state[:, :n], state[:, n:]
+            normed = block.norm_cross(clues)
+            heard, sound_weights = _look(block.to_sound, normed[:, : self.clues], sound)
+            seen, picture_weights = _look(block.to_picture, normed[:, self.clues :], picture)
+            clues = clues + torch.cat([heard, seen], dim=1)
+            state = block.feed(torch.cat([clues, words], dim=1))
+            weights = [sound_weights, picture_weights]
+        out = self.norm(state[:, :n])
+        return Clues(
+            sound_BCD=out[:, : self.clues],
+            picture_BCD=out[:, self.clues :],
+            sound_weights_BN=weights[0],
+            picture_weights_BN=weights[1],
+        )
+
+
+def _look(
+    attention: Attention, clues_BCD: Tensor, keys: tuple[Tensor, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Clues look at their clip's tokens; the questions of one clip share its keys and values."""
+    clips, (questions, n, _) = len(keys[0]), clues_BCD.shape
+    each = questions // clips
+    grouped = clues_BCD.unflatten(0, (clips, each)).flatten(1, 2)
+    looked, weights_GHQN = attention(grouped, *keys)
+    weights = weights_GHQN.mean(1).unflatten(1, (each, n)).mean(2).flatten(0, 1)
+    return looked.unflatten(1, (each, n)).flatten(0, 1), weights

@@ -1,0 +1,132 @@
+"""`avqa ask` and `avqa demo`: questions about a file, answered in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avqa_llm.errors import AVQAError
+
+if TYPE_CHECKING:
+    from avqa_llm.answer import Answer, Evidence
+    from avqa_llm.engine import LocalEngine
+    from avqa_llm.media import Clip
+
+SAMPLES = Path(__file__).resolve().parent.parent / "app" / "samples"
+
+
+def run(args: argparse.Namespace) -> int:
+    """`avqa ask FILE QUESTION [QUESTION ...]`: later questions follow up on earlier ones."""
+    from avqa_llm.devices import prepare_cpu
+    from avqa_llm.engine import LocalEngine
+
+    prepare_cpu()
+    started = time.perf_counter()
+    engine = LocalEngine.load(args.model)
+    loaded = time.perf_counter()
+    clip = engine.read(args.file, reader=args.reader)
+    times = {"load": loaded - started, "decode": time.perf_counter() - loaded}
+    if args.mute:
+        clip = clip.muted()
+    if args.blank:
+        clip = clip.blanked()
+    answers = _converse(engine, clip, args.questions, open_ended=args.open, times=times)
+    if args.json:
+        _print_json(args.questions, answers)
+        return 0
+    for note in clip.notes:
+        print(f"note: {note}")
+    for number, (question, answer) in enumerate(zip(args.questions, answers, strict=True)):
+        print("\n".join(describe(question, answer, with_record=number == 0)), flush=True)
+    return 0
+
+
+def _converse(
+    engine: LocalEngine,
+    clip: Clip,
+    questions: list[str],
+    *,
+    open_ended: bool,
+    times: dict[str, float],
+) -> Iterator[Answer]:
+    """Answers one after the other, each with what was said before as its history."""
+    from avqa_llm.engine import Session
+
+    session = Session(engine, clip, times=times)
+    for question in questions:
+        yield session.ask(question, open_ended=open_ended)
+
+
+def _print_json(questions: list[str], answers: Iterator[Answer]) -> None:
+    rows = [
+        {"question": question, **answer.to_json()}
+        for question, answer in zip(questions, answers, strict=True)
+    ]
+    json.dump(rows[0] if len(rows) == 1 else rows, sys.stdout, indent=2)
+    print()
+
+
+def describe(question: str, answer: Answer, *, with_record: bool) -> Iterator[str]:
+    """An answer as lines for a person."""
+    yield ""
+    yield f"  {question}"
+    yield f"  → {answer.answer}   ({answer.probability:.0%} sure{_others(answer)})"
+    if answer.steps:
+        yield f"    looked up: {answer.steps}"
+    for modality, verb in (("sound", "listened"), ("picture", "looked")):
+        places = [_place(e) for e in answer.evidence if e.modality == modality]
+        if places:
+            yield f"    {verb} at: {'; '.join(places)}"
+    used = answer.consumed
+    sound = f"{used.sound_tokens} tokens of sound" if used.sound else "no sound"
+    picture = f"{used.picture_tokens} tokens of picture" if used.picture else "no picture"
+    seconds = sum(answer.timing_s.values())
+    yield f"    consumed: {sound}, {picture}; {seconds:.2f} s"
+    if with_record and answer.record:
+        yield f"    events it wrote down: {answer.record}"
+    for warning in answer.warnings:
+        yield f"    ! {warning}"
+
+
+def _others(answer: Answer) -> str:
+    others = [f"{o.label} {o.probability:.0%}" for o in answer.alternatives[:2]]
+    return f"; next: {', '.join(others)}" if others else ""
+
+
+def _place(evidence: Evidence) -> str:
+    span = f"{evidence.start_s:.1f}-{evidence.end_s:.1f} s"
+    if evidence.region is None:
+        return f"{span} ({evidence.weight:.0%})"
+    left, _, right, _ = evidence.region
+    return f"{span}, {left:.0%}-{right:.0%} from the left ({evidence.weight:.0%})"
+
+
+def run_demo(args: argparse.Namespace) -> int:
+    """`avqa demo`: the bundled sample clips with questions whose answers are known."""
+    from avqa_llm.devices import prepare_cpu
+    from avqa_llm.engine import LocalEngine, Session
+
+    listing = SAMPLES / "samples.json"
+    if not listing.exists():
+        raise AVQAError(f"the sample clips are missing: {listing} does not exist")
+    prepare_cpu()
+    engine = LocalEngine.load(args.model)
+    right = total = 0
+    for sample in json.loads(listing.read_text()):
+        path = SAMPLES / sample["file"]
+        print(f"\n{path.name}: {sample['about']}")
+        session = Session(engine, engine.read(path))
+        for number, asked in enumerate(sample["questions"]):
+            answer = session.ask(asked["question"], remember=False)
+            for line in describe(asked["question"], answer, with_record=number == 0):
+                print(line, flush=True)
+            hit = answer.label == asked["answer"]
+            right, total = right + hit, total + 1
+            print(f"    the truth: {asked['answer']} {'✓' if hit else '✗'}")
+    print(f"\n{right} of {total} answers are right. Your own: avqa ask FILE \"QUESTION\"")
+    return 0

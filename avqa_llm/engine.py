@@ -1,0 +1,321 @@
+"""The local engine: answers questions about clips with a model in this process.
+
+A clip is encoded, bridged and written down (its event record) once; then any number of
+questions go on from there, in one batch.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from avqa_llm.answer import Alternative, Answer, Consumed
+from avqa_llm.bridge import ClipKeys
+from avqa_llm.evidence import picture_evidence, sound_evidence
+from avqa_llm.generation import Context, greedy, rank, read
+from avqa_llm.labels import LABELS, to_label
+from avqa_llm.media import Clip, MediaLimits, read_clip
+from avqa_llm.model import AVQAModel, ClipTokens
+from avqa_llm.presets import find_model
+from avqa_llm.prompt import CLUE, PICTURE, SOUND, Turn, spoken
+from avqa_llm.world import unlike_world
+
+RECORD_LIMIT, STEPS_LIMIT, OPEN_LIMIT = 120, 48, 128
+"""Most tokens of a record, of an answer's steps, of an open answer."""
+CHUNK = 64
+"""Questions that are answered as one batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """Clips that the model has read: everything that no question changes. B clips."""
+
+    tokens: tuple[ClipTokens, ...]
+    keys: ClipKeys
+    context: Context
+    records: tuple[str, ...]
+    timing_s: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came out for one question."""
+
+    text: str
+    label: str
+    probability: float
+    others: tuple[Alternative, ...] = ()
+    steps: str = ""
+
+
+class LocalEngine:
+    """Answers with a model directory, on this machine."""
+
+    def __init__(self, model: AVQAModel) -> None:
+        self.model = model
+        prompt = model.prompt
+        self.labels = LABELS
+        self._label_ids = [prompt.text(spoken(label)) for label in LABELS]
+
+    @classmethod
+    def load(cls, model: str | Path) -> LocalEngine:
+        """Load a preset or a model directory.
+
+        Raises:
+            CheckpointError: there is none of that name, or it is incomplete.
+        """
+        return cls(AVQAModel.from_pretrained(find_model(model)))
+
+    # -- reading ---------------------------------------------------------------------------
+
+    def read(
+        self,
+        path: str | Path,
+        *,
+        reader: str = "pyav",
+        limits: MediaLimits = MediaLimits(),
+    ) -> Clip:
+        """Read a media file with the frames that this model wants."""
+        config = self.model.config.picture
+        return read_clip(
+            path,
+            sampling=config.sampling(),
+            max_side=max(config.height, config.width),
+            limits=limits,
+            reader=reader,
+        )
+
+    def encode(self, clip: Clip) -> ClipTokens:
+        """Run the frozen encoders; the result can be kept and read again."""
+        return self.model.encode(clip)
+
+    @torch.no_grad()
+    def digest(self, clips: Sequence[ClipTokens]) -> Reading:
+        """Bridge clips and let the model write down what happens in them."""
+        started = time.perf_counter()
+        model, prompt = self.model, self.model.prompt
+        keys = model.keys(clips)
+        soft, exists, _ = model.clues(keys, [prompt.events] * len(clips))
+        embeds = [self._prefix(keys, soft, exists, n) for n in range(len(clips))]
+        context, logits = read(model.llm, embeds)
+        bridged = time.perf_counter()
+        records: list[list[int]] = [[] for _ in clips]
+        if model.config.records:
+            stops = set(prompt.eos)
+            records, _ = greedy(model.llm, context, logits, stops=stops, limit=RECORD_LIMIT)
+        texts = tuple(prompt.tokenizer.decode(ids).strip() for ids in records)
+        timing = {"bridge": bridged - started, "record": time.perf_counter() - bridged}
+        return Reading(
+            tokens=tuple(clips), keys=keys, context=context, records=texts, timing_s=timing
+        )
+
+    def _prefix(self, keys: ClipKeys, soft: Tensor, exists: Tensor, n: int) -> Tensor:
+        sound, picture = keys.sound_there_BQ[n : n + 1], keys.picture_there_BQ[n : n + 1]
+        ids = self.model.prompt.clip(int(sound.sum()), int(picture.sum()), int(exists[n].sum()))
+        placed = self.model.place(
+            torch.tensor([ids]),
+            {
+                SOUND: (keys.sound_BQE[n : n + 1], sound),
+                PICTURE: (keys.picture_BQE[n : n + 1], picture),
+                CLUE: (soft[n : n + 1], exists[n : n + 1]),
+            },
+        )
+        return placed[0]
+
+    # -- answering -------------------------------------------------------------------------
+
+    def answer(
+        self,
+        clip: Clip,
+        questions: Sequence[str],
+        *,
+        history: Sequence[Turn] = (),
+        evidence: bool = False,
+        open_ended: bool = False,
+    ) -> list[Answer]:
+        """Answer several questions about one clip, each by itself after the same history."""
+        session = Session(self, clip)
+        answers: list[Answer] = []
+        for at in range(0, len(questions), CHUNK):
+            answers += session.answer(
+                questions[at : at + CHUNK],
+                history=history,
+                evidence=evidence,
+                open_ended=open_ended,
+            )
+        return answers
+
+    @torch.no_grad()
+    def ask(
+        self,
+        reading: Reading,
+        rows: Sequence[tuple[int, str]],
+        *,
+        history: Sequence[Turn] = (),
+        evidence: bool = False,
+        open_ended: bool = False,
+    ) -> list[Answer]:
+        """Answer (clip number, question) pairs about clips that were digested, as one batch."""
+        started = time.perf_counter()
+        model, prompt = self.model, self.model.prompt
+        index = torch.tensor([clip for clip, _ in rows])
+        keys = reading.keys.rows(index)
+        ids = [prompt.text(spoken(question)) for _, question in rows]
+        soft, exists, clues = model.clues(keys, ids)
+        earlier = prompt.history(history)
+        pieces = []
+        for n, (_, question) in enumerate(rows):
+            said = prompt.question(question, int(exists[n].sum()), again=bool(history))
+            placed = model.place(
+                torch.tensor([earlier + said]), {CLUE: (soft[n : n + 1], exists[n : n + 1])}
+            )
+            pieces.append(placed[0])
+        context, logits = read(model.llm, pieces, reading.context.rows(index))
+        if open_ended:
+            stops = set(prompt.eos)
+            texts, probabilities = self._free(context, logits, stops)
+            outcomes = [
+                Outcome(text=_last(text), label=to_label(_last(text)), probability=p)
+                for text, p in zip(texts, probabilities, strict=True)
+            ]
+        else:
+            outcomes = self._closed(context, logits)
+        seconds = (time.perf_counter() - started) / len(rows)
+        answers = []
+        for n, (clip, _) in enumerate(rows):
+            outcome = outcomes[n]
+            tokens = reading.tokens[clip]
+            cited = []
+            if evidence:
+                cited += sound_evidence(tokens.sound, clues.sound_weights_BN[n, : tokens.sound.n])
+                cited += picture_evidence(
+                    tokens.picture, clues.picture_weights_BN[n, : tokens.picture.n]
+                )
+            answers.append(
+                Answer(
+                    answer=outcome.text,
+                    label=outcome.label,
+                    probability=round(outcome.probability, 4),
+                    alternatives=outcome.others,
+                    evidence=tuple(cited),
+                    consumed=_consumed(keys, tokens, n),
+                    steps=outcome.steps,
+                    record=reading.records[clip],
+                    timing_s={**reading.timing_s, "answer": seconds},
+                )
+            )
+        return answers
+
+    def _closed(self, context: Context, logits: Tensor) -> list[Outcome]:
+        """Steps greedily, then the closed answers by likelihood."""
+        model, prompt = self.model, self.model.prompt
+        stops = {prompt.steps_end[-1]} | set(prompt.eos)
+        steps, logits = greedy(model.llm, context, logits, stops=stops, limit=STEPS_LIMIT)
+        scores = rank(model.llm, context, logits, self._label_ids).softmax(-1)
+        outcomes = []
+        for ids, row in zip(steps, scores, strict=True):
+            likely, places = row.topk(4)
+            named = [
+                Alternative(label=self.labels[i], probability=round(float(p), 4))
+                for i, p in zip(places.tolist(), likely, strict=True)
+            ]
+            outcomes.append(
+                Outcome(
+                    text=spoken(named[0].label),
+                    label=named[0].label,
+                    probability=float(likely[0]),
+                    others=tuple(named[1:]),
+                    steps=prompt.tokenizer.decode(ids).strip(),
+                )
+            )
+        return outcomes
+
+    def _free(
+        self, context: Context, logits: Tensor, stops: set[int]
+    ) -> tuple[list[str], list[float]]:
+        """Free text, with the probability of its first token."""
+        first = logits.softmax(-1).max(-1).values
+        ids, _ = greedy(self.model.llm, context, logits, stops=stops, limit=OPEN_LIMIT)
+        texts = [self.model.prompt.tokenizer.decode(row).strip() for row in ids]
+        return texts, first.tolist()
+
+
+class Session:
+    """A conversation about one clip, which is encoded and read once."""
+
+    def __init__(
+        self, engine: LocalEngine, clip: Clip, *, times: dict[str, float] | None = None
+    ) -> None:
+        """`times`: seconds already spent on this clip, for the first answer's timings."""
+        started = time.perf_counter()
+        self.engine = engine
+        self.tokens = engine.encode(clip)
+        self.times = {**(times or {}), "encode": time.perf_counter() - started}
+        self.reading = engine.digest([self.tokens])
+        self.turns: list[Turn] = []
+        world = engine.model.config.world
+        self.warnings = (*_about_input(clip), *unlike_world(world, self.tokens))
+
+    def ask(self, question: str, *, open_ended: bool = False, remember: bool = True) -> Answer:
+        """Answer one question, with its evidence, after what was said before."""
+        (answer,) = self.answer(
+            [question], history=self.turns, evidence=True, open_ended=open_ended
+        )
+        if remember:
+            self.turns.append(Turn(question=question, answer=answer.answer))
+        return answer
+
+    def answer(
+        self,
+        questions: Sequence[str],
+        *,
+        history: Sequence[Turn] = (),
+        evidence: bool = False,
+        open_ended: bool = False,
+    ) -> list[Answer]:
+        """Answer questions as one batch, each by itself after the same history."""
+        rows = [(0, question) for question in questions]
+        engine, reading = self.engine, self.reading
+        answers = engine.ask(
+            reading, rows, history=history, evidence=evidence, open_ended=open_ended
+        )
+        times, self.times = self.times, {}
+        return [_finished(answer, self.warnings, times) for answer in answers]
+
+
+def _last(text: str) -> str:
+    """What stands after the steps."""
+    return text.rsplit(" : ", 1)[-1].lstrip(": ")
+
+
+def _consumed(keys: ClipKeys, tokens: ClipTokens, n: int) -> Consumed:
+    sound, picture = bool(keys.sound_there_BQ[n].any()), bool(keys.picture_there_BQ[n].any())
+    return Consumed(
+        sound=sound,
+        picture=picture,
+        sound_tokens=tokens.sound.n if sound else 0,
+        picture_tokens=tokens.picture.n if picture else 0,
+    )
+
+
+def _about_input(clip: Clip) -> list[str]:
+    found = []
+    if not clip.has_sound:
+        found.append("There was no sound to hear: the answer rests on the picture alone.")
+    elif clip.is_silent:
+        found.append("The sound track is silent.")
+    if not clip.has_picture:
+        found.append("There was no picture to see: the answer rests on the sound alone.")
+    return found
+
+
+def _finished(answer: Answer, warnings: tuple[str, ...], timing: dict[str, float]) -> Answer:
+    from dataclasses import replace
+
+    times = {key: round(value, 4) for key, value in {**timing, **answer.timing_s}.items()}
+    return replace(answer, warnings=warnings, timing_s=times)

@@ -1,0 +1,95 @@
+"""From the aggregator's attention to places of the clip that a person can check.
+
+The weights over tokens are summed into seconds of sound, and into cells of the picture at
+each moment; the strongest are cited. That the answer rests on them is checked by deletion:
+`avqa_llm.engine` can hide what is cited, and the probability falls more than when as much
+is hidden at random.
+
+Legend: N tokens.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from avqa_llm.answer import Evidence
+from avqa_llm.encoders import Tokens
+
+SPAN_S = 1.0
+"""Sound is cited in spans of this length."""
+
+
+def sound_evidence(tokens: Tokens, weights_N: Tensor, *, most: int = 3) -> list[Evidence]:
+    """The seconds of sound that were looked at most; neighbours are joined."""
+    if not tokens.n:
+        return []
+    bins = (tokens.times_N / SPAN_S).long()
+    sums = torch.zeros(int(bins.max()) + 1).index_add_(0, bins, weights_N)
+    end = float(tokens.times_N[-1]) + tokens.length_s / 2
+    chosen = sorted(sums.topk(min(most, len(sums))).indices.tolist())
+    spans: list[list[float]] = []
+    for second in chosen:
+        start, stop, weight = second * SPAN_S, (second + 1) * SPAN_S, float(sums[second])
+        if spans and spans[-1][1] == start:
+            spans[-1][1] = stop
+            spans[-1][2] += weight
+        else:
+            spans.append([start, stop, weight])
+    return [
+        Evidence(
+            modality="sound",
+            start_s=round(start, 2),
+            end_s=round(min(stop, end), 2),
+            region=None,
+            weight=round(weight, 4),
+        )
+        for start, stop, weight in sorted(spans, key=lambda span: -span[2])
+    ]
+
+
+def picture_evidence(tokens: Tokens, weights_N: Tensor, *, most: int = 3) -> list[Evidence]:
+    """The regions that were looked at most, each with the moments where it mattered."""
+    if not tokens.n:
+        return []
+    xs, ys = (torch.unique(tokens.places_N2[:, axis]) for axis in (0, 1))
+    half = (0.5 / len(xs), 0.5 / len(ys))
+    found = []
+    for x in xs.tolist():
+        here = tokens.places_N2[:, 0] == x
+        found.append((float(weights_N[here].sum()), x, here))
+    found.sort(key=lambda column: -column[0])
+    out = []
+    for weight, x, here in found[:most]:
+        rows = torch.stack([weights_N[here & (tokens.places_N2[:, 1] == y)].sum() for y in ys])
+        y = float(ys[int(rows.argmax())])
+        strong = here & (weights_N >= weights_N[here].max() * 0.5)
+        times = tokens.times_N[strong]
+        out.append(
+            Evidence(
+                modality="picture",
+                start_s=round(max(0.0, float(times.min()) - tokens.length_s / 2), 2),
+                end_s=round(float(times.max()) + tokens.length_s / 2, 2),
+                region=(
+                    round(x - half[0], 4),
+                    round(y - half[1], 4),
+                    round(x + half[0], 4),
+                    round(y + half[1], 4),
+                ),
+                weight=round(weight, 4),
+            )
+        )
+    return out
+
+
+def covered(tokens: Tokens, evidence: list[Evidence]) -> Tensor:
+    """Which tokens (N,) lie inside cited evidence, in time and on the picture."""
+    inside = torch.zeros(tokens.n, dtype=torch.bool)
+    for place in evidence:
+        hit = (tokens.times_N >= place.start_s) & (tokens.times_N < place.end_s)
+        if place.region is not None:
+            left, top, right, bottom = place.region
+            x, y = tokens.places_N2[:, 0], tokens.places_N2[:, 1]
+            hit = hit & (x >= left) & (x < right) & (y >= top) & (y < bottom)
+        inside |= hit
+    return inside

@@ -1,0 +1,332 @@
+"""The whole model: encoders, bridge and language model, with saving and loading.
+
+A model directory holds `avqa.json`, `bridge.safetensors` and a plain peft adapter
+(`adapter_config.json`, `adapter_model.safetensors`). Frozen weights are never in it: encoders
+and language model are named in `avqa.json`, by hub name and revision or by a directory
+relative to it.
+
+Legend: B clips or questions, L tokens of the prompt, Q timeline tokens, C clues, E width of
+the language model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from avqa_llm.bridge import Bridge, BridgeConfig, ClipKeys
+from avqa_llm.encoders import PictureConfig, PictureEncoder, SoundConfig, SoundEncoder, Tokens
+from avqa_llm.errors import AVQAError, CheckpointError
+from avqa_llm.media import Clip
+from avqa_llm.prompt import CLUE, PICTURE, SOUND, Prompt
+from avqa_llm.tokenbatch import TokenBatch
+
+FORMAT = 1
+CONFIG, BRIDGE = "avqa.json", "bridge.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Low-rank adapters on the language model's linear layers (Hu et al. 2022)."""
+
+    rank: int = 16
+    alpha: int = 32
+    targets: tuple[str, ...] = (
+        *("q_proj", "k_proj", "v_proj", "o_proj"),
+        *("gate_proj", "up_proj", "down_proj"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What a model was made for, so that it can say when a clip is something else."""
+
+    name: str = ""
+    longest_s: float = 0.0
+    """Clips beyond this length were never seen in training; 0: no such limit is known."""
+    statistics: dict[str, list[float]] = field(default_factory=dict)
+    """Means and deviations of encoder tokens over the training clips."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What `avqa.json` says."""
+
+    picture: PictureConfig
+    sound: SoundConfig
+    bridge: BridgeConfig
+    llm: str
+    """Directory or hub name of the causal language model."""
+    llm_revision: str | None = None
+    lora: LoraSettings = field(default_factory=LoraSettings)
+    records: bool = True
+    """Whether the model was taught to write an event record before it answers."""
+    world: World = field(default_factory=World)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any], path: Path) -> ModelConfig:
+        """Raises CheckpointError on another format or unknown fields."""
+        if row.get("format") != FORMAT:
+            raise CheckpointError(
+                f"{path} has format {row.get('format')!r}, this version reads {FORMAT}"
+            )
+        parts = {
+            "picture": PictureConfig,
+            "sound": SoundConfig,
+            "bridge": BridgeConfig,
+            "lora": LoraSettings,
+            "world": World,
+        }
+        try:
+            values = {k: v for k, v in row.items() if k != "format"}
+            for name, kind in parts.items():
+                given = values.get(name, {})
+                values[name] = kind(
+                    **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+                )
+            return cls(**values)
+        except TypeError as error:
+            raise CheckpointError(f"{path} has fields that this version does not know: {error}") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTokens:
+    """A clip after the frozen encoders."""
+
+    sound: Tokens
+    picture: Tokens
+    seconds: float
+
+    @property
+    def timeline(self) -> int:
+        """Whole seconds, at least one."""
+        return max(1, int(self.seconds + 0.999))
+
+
+class AVQAModel(nn.Module):
+    """Frozen encoders, bridge, frozen language model with LoRA."""
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        picture: PictureEncoder,
+        sound: SoundEncoder,
+        llm: Any,
+        tokenizer: Any,
+    ) -> None:
+        """`llm` is a peft model around a causal language model."""
+        super().__init__()
+        self.config = config
+        self.picture, self.sound, self.llm = picture, sound, llm
+        self.prompt = Prompt(tokenizer)
+        embeddings = llm.get_input_embeddings().weight
+        self.bridge = Bridge(
+            config.bridge,
+            sound_in=sound.width,
+            picture_in=picture.width,
+            llm_width=embeddings.shape[1],
+        )
+        self.bridge.fit_words(embeddings.detach()[: len(tokenizer)])
+
+    @property
+    def inner(self) -> Any:
+        """The causal language model inside peft, with the LoRA layers in place."""
+        return self.llm.get_base_model()
+
+    # -- reading clips ---------------------------------------------------------------------
+
+    def encode(self, clip: Clip) -> ClipTokens:
+        """Run the frozen encoders over a clip."""
+        return ClipTokens(
+            sound=self.sound(clip), picture=self.picture(clip), seconds=clip.duration_s
+        )
+
+    def keys(self, clips: Sequence[ClipTokens]) -> ClipKeys:
+        """Bridge clips, as far as that goes without a question."""
+        seconds = torch.tensor([clip.timeline for clip in clips])
+        sound = TokenBatch.of([clip.sound for clip in clips])
+        picture = TokenBatch.of([clip.picture for clip in clips])
+        keys: ClipKeys = self.bridge(sound, picture, seconds)
+        return keys
+
+    def clues(self, keys: ClipKeys, questions: Sequence[list[int]]) -> tuple[Tensor, Tensor, Any]:
+        """Clues for questions (as token ids), the same number for each row of `keys`, in order.
+
+        Returns:
+            Soft tokens (B, 2 C, E); which of them exist (B, 2 C): the clues of a missing
+            modality do not; and the clues with their attention.
+        """
+        words, there = self._words(questions)
+        soft, clues = self.bridge.clues(keys, words, there)
+        n, each = self.config.bridge.clues, len(questions) // len(keys.sound[1])
+        sides = (keys.sound[1].any(1, keepdim=True), keys.picture[1].any(1, keepdim=True))
+        exists = torch.cat([side.expand(-1, n) for side in sides], dim=1)
+        return soft, exists.repeat_interleave(each, dim=0), clues
+
+    def _words(self, questions: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        longest = max(len(q) for q in questions)
+        ids = torch.zeros(len(questions), longest, dtype=torch.long)
+        there = torch.zeros(len(questions), longest, dtype=torch.bool)
+        for n, question in enumerate(questions):
+            ids[n, : len(question)] = torch.tensor(question)
+            there[n, : len(question)] = True
+        return self.llm.get_input_embeddings()(ids).detach(), there
+
+    def place(
+        self, ids_BL: Tensor, soft: dict[int, tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """Prompt ids to embeddings (B, L, E), soft tokens put where their ids stand.
+
+        Args:
+            ids_BL: with `SOUND`, `PICTURE` and `CLUE` in the places of soft tokens.
+            soft: for each of those, vectors (B, n, E) and which of them exist (B, n).
+
+        Raises:
+            AVQAError: places and vectors do not match in number. (Filling what there is
+                would shift every later token without a word.)
+        """
+        embeds = self.llm.get_input_embeddings()(ids_BL.clamp(min=0)).detach().clone()
+        for kind, (vectors, exists) in soft.items():
+            spots = ids_BL == kind
+            wanted, found = spots.sum(1), exists.sum(1)
+            if not torch.equal(wanted, found):
+                name = {SOUND: "sound", PICTURE: "picture", CLUE: "clue"}[kind]
+                raise AVQAError(
+                    f"the prompt has {wanted.tolist()} places for {name} tokens, the bridge"
+                    f" gave {found.tolist()}: the prompt was cut or built for other clips"
+                )
+            embeds = embeds.masked_scatter(spots[..., None], vectors[exists].to(embeds.dtype))
+        return embeds
+
+    # -- saving and loading ------------------------------------------------------------------
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `avqa.json`, the bridge and the LoRA adapter; each aside, then renamed."""
+        from safetensors.torch import save_file
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.llm.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        state = {k: v.contiguous() for k, v in self.bridge.state_dict().items()}
+        save_file(state, folder / f"{BRIDGE}.writing")
+        os.replace(folder / f"{BRIDGE}.writing", folder / BRIDGE)
+        text = json.dumps(self.config.to_json(), indent=2)
+        (folder / f"{CONFIG}.writing").write_text(text + "\n")
+        os.replace(folder / f"{CONFIG}.writing", folder / CONFIG)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> AVQAModel:
+        """Load a model directory, with what it names.
+
+        Raises:
+            CheckpointError: a file is missing, foreign or does not fit the others.
+        """
+        from peft import PeftModel
+
+        folder = Path(folder)
+        config = read_config(folder)
+        base, tokenizer = load_llm(located(config.llm, folder), config.llm_revision)
+        if not (folder / "adapter_model.safetensors").exists():
+            raise CheckpointError(f"{folder} lacks adapter_model.safetensors, the LoRA weights")
+        llm = PeftModel.from_pretrained(base, str(folder), use_safetensors=True)
+        model = cls(config, **_encoders(config, folder), llm=llm, tokenizer=tokenizer)
+        model.load_bridge(folder / BRIDGE)
+        return model.eval()
+
+    @classmethod
+    def fresh(cls, config: ModelConfig, folder: str | Path, *, seed: int = 0) -> AVQAModel:
+        """A model with a new bridge and a new adapter around what the config names."""
+        from peft import LoraConfig, get_peft_model
+
+        folder = Path(folder)
+        base, tokenizer = load_llm(located(config.llm, folder), config.llm_revision)
+        base.requires_grad_(False)
+        torch.manual_seed(seed)
+        lora = LoraConfig(
+            r=config.lora.rank,
+            lora_alpha=config.lora.alpha,
+            target_modules=list(config.lora.targets),
+            task_type="CAUSAL_LM",
+        )
+        llm = get_peft_model(base, lora)
+        return cls(config, **_encoders(config, folder), llm=llm, tokenizer=tokenizer)
+
+    def load_bridge(self, path: Path) -> None:
+        """Load the bridge's weights, all of them.
+
+        Raises:
+            CheckpointError: the file is missing or holds other weights.
+        """
+        from safetensors.torch import load_file
+
+        if not path.exists():
+            raise CheckpointError(f"{path} does not exist: the bridge's weights are missing")
+        try:
+            self.bridge.load_state_dict(load_file(path))
+        except Exception as error:  # safetensors and torch each raise their own
+            raise CheckpointError(f"{path} does not fit this model: {error}") from error
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read `avqa.json` of a model directory."""
+    path = folder / CONFIG
+    if not path.exists():
+        raise CheckpointError(f"{folder} is no model directory: it has no {CONFIG}")
+    try:
+        row = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path} is no JSON: {error}") from error
+    return ModelConfig.from_json(row, path)
+
+
+def located(source: str, folder: Path) -> str:
+    """A relative directory that exists beside the model is meant before a hub name."""
+    inside = folder / source
+    return str(inside) if inside.is_dir() else source
+
+
+def load_llm(source: str, revision: str | None) -> tuple[Any, Any]:
+    """Causal language model (float32, frozen by the caller) and tokenizer.
+
+    Raises:
+        CheckpointError: it is neither a directory nor to be had from the hub.
+    """
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+        llm = AutoModelForCausalLM.from_pretrained(
+            source,
+            revision=revision,
+            dtype=torch.float32,
+            use_safetensors=True,
+            attn_implementation="eager",
+        )
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"language model {source!r} cannot be loaded: {error}. Name a directory, or a hub"
+            " name while the hub can be reached"
+        ) from error
+    return llm, tokenizer
+
+
+def _encoders(config: ModelConfig, folder: Path) -> dict[str, Any]:
+    from dataclasses import replace
+
+    from avqa_llm.encoders.load import load_picture_encoder, load_sound_encoder
+
+    picture = replace(config.picture, source=located(config.picture.source, folder))
+    sound = replace(config.sound, source=located(config.sound.source, folder))
+    return {"picture": load_picture_encoder(picture), "sound": load_sound_encoder(sound)}

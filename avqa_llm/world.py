@@ -1,0 +1,70 @@
+"""Whether a clip looks and sounds like what a model was trained on.
+
+A small model answers about anything with the same confidence. So the means and deviations of
+the encoder features over the training clips are kept with the model, and a clip that lies
+further off than (nearly) all of them is answered with a warning.
+
+Legend: N tokens, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from avqa_llm.model import ClipTokens, World
+
+LONGER = 1.05
+"""How much longer than in training a clip may be before that is said."""
+
+
+def summary(values_ND: Tensor) -> Tensor:
+    """A clip's features in one vector (2 D): means and deviations over its tokens."""
+    values = values_ND.float()
+    return torch.cat([values.mean(0), values.std(0, unbiased=False)])
+
+
+def distance(vector: Tensor, mean: Tensor, std: Tensor) -> float:
+    """Root mean square of the standardised differences."""
+    return float(((vector - mean) / std).square().mean().sqrt())
+
+
+def measure(clips: Iterable[Tensor], *, quantile: float = 0.999) -> dict[str, list[float]]:
+    """Statistics of one modality over training clips (each N, D): mean, std and limit."""
+    vectors = torch.stack([summary(clip) for clip in clips])
+    mean, std = vectors.mean(0), vectors.std(0).clamp(min=1e-4)
+    distances = torch.tensor([distance(vector, mean, std) for vector in vectors])
+    limit = float(distances.quantile(quantile)) * 1.1
+    return {
+        "mean": [round(v, 5) for v in mean.tolist()],
+        "std": [round(v, 5) for v in std.tolist()],
+        "limit": [round(limit, 4)],
+    }
+
+
+def unlike_world(world: World, tokens: ClipTokens) -> list[str]:
+    """Sentences about how a clip differs from the model's world; empty where it does not."""
+    found = []
+    for name, part in (("picture", tokens.picture), ("sound", tokens.sound)):
+        if not part.n or f"{name}_mean" not in world.statistics:
+            continue
+        mean, std, limit = (
+            torch.tensor(world.statistics[f"{name}_{key}"]) for key in ("mean", "std", "limit")
+        )
+        far = distance(summary(part.values_ND), mean, std)
+        if far > float(limit):
+            found.append(
+                f"The {name} is unlike anything in {world.name}, the world this model was trained"
+                f" on (distance {far:.1f}, known up to {float(limit):.1f}): do not rely on the"
+                " answer."
+            )
+    if world.longest_s and tokens.seconds > world.longest_s * LONGER:
+        found.append(
+            f"The clip lasts {tokens.seconds:.1f} s; this model knows clips of up to"
+            f" {world.longest_s:g} s."
+        )
+    return found
