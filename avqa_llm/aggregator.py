@@ -21,6 +21,9 @@ from torch import Tensor, nn
 
 from avqa_llm.layers import Attention, FeedForward, SelfBlock
 
+Keys = tuple[Tensor, Tensor]
+"""Keys of `TokenReader` (B, N, D), and which of them are there (B, N)."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Clues:
@@ -44,6 +47,23 @@ class ClueBlock(nn.Module):
         self.to_sound, self.to_picture = Attention(width, heads), Attention(width, heads)
         self.feed = FeedForward(width, ratio)
 
+    def forward(
+        self, state_BSD: Tensor, there_BS: Tensor, clues: int, sound: Keys, picture: Keys
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """State is sound clues, picture clues, words; `clues` of each modality.
+
+        Returns:
+            The new state, and the attention to sound and to picture tokens (B, N).
+        """
+        normed = self.norm_self(state_BSD)
+        state_BSD = state_BSD + self.among(normed, normed, there_BS)[0]
+        asking, words = state_BSD[:, : 2 * clues], state_BSD[:, 2 * clues :]
+        normed = self.norm_cross(asking)
+        heard, sound_weights = _look(self.to_sound, normed[:, :clues], sound)
+        seen, picture_weights = _look(self.to_picture, normed[:, clues:], picture)
+        asking = asking + torch.cat([heard, seen], dim=1)
+        return self.feed(torch.cat([asking, words], dim=1)), sound_weights, picture_weights
+
 
 class ClueAggregator(nn.Module):
     """`clues` queries for each modality."""
@@ -64,8 +84,8 @@ class ClueAggregator(nn.Module):
         self,
         words_BWD: Tensor,
         words_there_BW: Tensor,
-        sound: tuple[Tensor, Tensor],
-        picture: tuple[Tensor, Tensor],
+        sound: Keys,
+        picture: Keys,
     ) -> Clues:
         """Collect clues.
 
@@ -81,33 +101,22 @@ class ClueAggregator(nn.Module):
         words = self.read_words(words_BWD) + self.word_order(place)
         words = self.words(words, words_there_BW)
         queries = self.queries.expand(len(words), -1, -1)
-        n = queries.shape[1]
         state = torch.cat([queries, words], dim=1)
-        all_there = words_there_BW.new_ones(len(words), n)
-        there = torch.cat([all_there, words_there_BW], dim=1)
-        weights = []
+        always = words_there_BW.new_ones(queries.shape[:2])
+        there = torch.cat([always, words_there_BW], dim=1)
+        sound_weights = picture_weights = torch.empty(0)
         for block in self.blocks:
-            normed = block.norm_self(state)
-            state = state + block.among(normed, normed, there)[0]
-            clues, words = state[:, :n], state[:, n:]
-            normed = block.norm_cross(clues)
-            heard, sound_weights = _look(block.to_sound, normed[:, : self.clues], sound)
-            seen, picture_weights = _look(block.to_picture, normed[:, self.clues :], picture)
-            clues = clues + torch.cat([heard, seen], dim=1)
-            state = block.feed(torch.cat([clues, words], dim=1))
-            weights = [sound_weights, picture_weights]
-        out = self.norm(state[:, :n])
+            state, sound_weights, picture_weights = block(state, there, self.clues, sound, picture)
+        out = self.norm(state[:, : 2 * self.clues])
         return Clues(
             sound_BCD=out[:, : self.clues],
             picture_BCD=out[:, self.clues :],
-            sound_weights_BN=weights[0],
-            picture_weights_BN=weights[1],
+            sound_weights_BN=sound_weights,
+            picture_weights_BN=picture_weights,
         )
 
 
-def _look(
-    attention: Attention, clues_BCD: Tensor, keys: tuple[Tensor, Tensor]
-) -> tuple[Tensor, Tensor]:
+def _look(attention: Attention, clues_BCD: Tensor, keys: Keys) -> tuple[Tensor, Tensor]:
     """Clues look at their clip's tokens; the questions of one clip share its keys and values."""
     clips, (questions, n, _) = len(keys[0]), clues_BCD.shape
     each = questions // clips

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
     prepare_cpu()
     started = time.perf_counter()
-    engine = LocalEngine.load(args.model)
+    engine = LocalEngine.load(args.model, cache=True)
     loaded = time.perf_counter()
     clip = engine.read(args.file, reader=args.reader)
     times = {"load": loaded - started, "decode": time.perf_counter() - loaded}
@@ -128,5 +128,5 @@ def run_demo(args: argparse.Namespace) -> int:
             hit = answer.label == asked["answer"]
             right, total = right + hit, total + 1
             print(f"    the truth: {asked['answer']} {'✓' if hit else '✗'}")
-    print(f"\n{right} of {total} answers are right. Your own: avqa ask FILE \"QUESTION\"")
+    print(f'\n{right} of {total} answers are right. Your own: avqa ask FILE "QUESTION"')
     return 0

@@ -6,9 +6,11 @@ questions go on from there, in one batch.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from avqa_llm.answer import Alternative, Answer, Consumed
 from avqa_llm.bridge import ClipKeys
+from avqa_llm.encoders.cache import FeatureCache, feature_key, identity
 from avqa_llm.evidence import picture_evidence, sound_evidence
 from avqa_llm.generation import Context, greedy, rank, read
 from avqa_llm.labels import LABELS, to_label
@@ -27,6 +30,7 @@ from avqa_llm.world import unlike_world
 
 RECORD_LIMIT, STEPS_LIMIT, OPEN_LIMIT = 120, 48, 128
 """Most tokens of a record, of an answer's steps, of an open answer."""
+CACHE_BYTES = 2**30
 CHUNK = 64
 """Questions that are answered as one batch."""
 
@@ -56,20 +60,23 @@ class Outcome:
 class LocalEngine:
     """Answers with a model directory, on this machine."""
 
-    def __init__(self, model: AVQAModel) -> None:
-        self.model = model
+    def __init__(self, model: AVQAModel, *, cache: FeatureCache | None = None) -> None:
+        """`cache`: where encoder tokens of clips are kept; none: they are computed every time."""
+        self.model, self.cache = model, cache
+        self._encoders = (identity(model.picture), identity(model.sound)) if cache else ("", "")
         prompt = model.prompt
         self.labels = LABELS
         self._label_ids = [prompt.text(spoken(label)) for label in LABELS]
 
     @classmethod
-    def load(cls, model: str | Path) -> LocalEngine:
+    def load(cls, model: str | Path, *, cache: bool = False) -> LocalEngine:
         """Load a preset or a model directory.
 
         Raises:
             CheckpointError: there is none of that name, or it is incomplete.
         """
-        return cls(AVQAModel.from_pretrained(find_model(model)))
+        kept = FeatureCache(cache_folder(), CACHE_BYTES) if cache else None
+        return cls(AVQAModel.from_pretrained(find_model(model)), cache=kept)
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -81,18 +88,30 @@ class LocalEngine:
         limits: MediaLimits = MediaLimits(),
     ) -> Clip:
         """Read a media file with the frames that this model wants."""
-        config = self.model.config.picture
+        picture = self.model.picture
         return read_clip(
             path,
-            sampling=config.sampling(),
-            max_side=max(config.height, config.width),
+            sampling=picture.config.sampling(),
+            max_side=max(picture.size),
             limits=limits,
             reader=reader,
         )
 
     def encode(self, clip: Clip) -> ClipTokens:
-        """Run the frozen encoders; the result can be kept and read again."""
-        return self.model.encode(clip)
+        """Run the frozen encoders, or take what they made of these frames and this sound before.
+
+        Values are rounded to half precision either way, so that both are the same.
+        """
+        if self.cache is None:
+            return _rounded(self.model.encode(clip))
+        key = feature_key(_content(clip), *self._encoders, self.model.config.picture.sampling())
+        kept = self.cache.get(key)
+        if kept is None:
+            tokens = _rounded(self.model.encode(clip))
+            self.cache.put(key, tokens.picture, tokens.sound)
+            return tokens
+        picture, sound = kept
+        return ClipTokens(sound=sound, picture=picture, seconds=clip.duration_s)
 
     @torch.no_grad()
     def digest(self, clips: Sequence[ClipTokens]) -> Reading:
@@ -159,6 +178,7 @@ class LocalEngine:
         history: Sequence[Turn] = (),
         evidence: bool = False,
         open_ended: bool = False,
+        runners_up: int = 3,
     ) -> list[Answer]:
         """Answer (clip number, question) pairs about clips that were digested, as one batch."""
         started = time.perf_counter()
@@ -184,7 +204,7 @@ class LocalEngine:
                 for text, p in zip(texts, probabilities, strict=True)
             ]
         else:
-            outcomes = self._closed(context, logits)
+            outcomes = self._closed(context, logits, runners_up)
         seconds = (time.perf_counter() - started) / len(rows)
         answers = []
         for n, (clip, _) in enumerate(rows):
@@ -211,7 +231,7 @@ class LocalEngine:
             )
         return answers
 
-    def _closed(self, context: Context, logits: Tensor) -> list[Outcome]:
+    def _closed(self, context: Context, logits: Tensor, runners_up: int) -> list[Outcome]:
         """Steps greedily, then the closed answers by likelihood."""
         model, prompt = self.model, self.model.prompt
         stops = {prompt.steps_end[-1]} | set(prompt.eos)
@@ -219,7 +239,7 @@ class LocalEngine:
         scores = rank(model.llm, context, logits, self._label_ids).softmax(-1)
         outcomes = []
         for ids, row in zip(steps, scores, strict=True):
-            likely, places = row.topk(4)
+            likely, places = row.topk(min(1 + runners_up, len(row)))
             named = [
                 Alternative(label=self.labels[i], probability=round(float(p), 4))
                 for i, p in zip(places.tolist(), likely, strict=True)
@@ -288,6 +308,27 @@ class Session:
         return [_finished(answer, self.warnings, times) for answer in answers]
 
 
+def cache_folder() -> Path:
+    """Where encoder tokens are kept: `AVQA_CACHE`, or a folder of the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("AVQA_CACHE") or Path(home) / "avqa-llm") / "features"
+
+
+def _content(clip: Clip) -> str:
+    """What was read from which file: muted, blanked or otherwise sampled clips differ."""
+    read_ = (clip.sound_CS.shape, clip.sound_rate_hz, clip.frames_THWC.shape)
+    digest = hashlib.sha256(clip.frame_times_s.tobytes() + repr(read_).encode())
+    return f"{clip.sha256}-{digest.hexdigest()[:16]}"
+
+
+def _rounded(tokens: ClipTokens) -> ClipTokens:
+    sound, picture = (
+        replace(part, values_ND=part.values_ND.half().float())
+        for part in (tokens.sound, tokens.picture)
+    )
+    return ClipTokens(sound=sound, picture=picture, seconds=tokens.seconds)
+
+
 def _last(text: str) -> str:
     """What stands after the steps."""
     return text.rsplit(" : ", 1)[-1].lstrip(": ")
@@ -315,7 +356,5 @@ def _about_input(clip: Clip) -> list[str]:
 
 
 def _finished(answer: Answer, warnings: tuple[str, ...], timing: dict[str, float]) -> Answer:
-    from dataclasses import replace
-
     times = {key: round(value, 4) for key, value in {**timing, **answer.timing_s}.items()}
     return replace(answer, warnings=warnings, timing_s=times)

@@ -31,12 +31,12 @@ class Context:
         """The same for chosen rows, in any order and number. The original stays as it is."""
         cache = copy.deepcopy(self.cache)
         cache.batch_select_indices(index)
-        return Context(
-            cache=cache, there_BL=self.there_BL[index], lengths_B=self.lengths_B[index]
-        )
+        return Context(cache=cache, there_BL=self.there_BL[index], lengths_B=self.lengths_B[index])
 
 
-def read(llm: Any, embeds: Sequence[Tensor], context: Context | None = None) -> tuple[Context, Tensor]:
+def read(
+    llm: Any, embeds: Sequence[Tensor], context: Context | None = None
+) -> tuple[Context, Tensor]:
     """Let the model read one piece (L_i, E) a row, after what it has read before.
 
     Returns:
@@ -98,9 +98,7 @@ def greedy(
     return written, final
 
 
-def rank(
-    llm: Any, context: Context, logits_BV: Tensor, answers: Sequence[list[int]]
-) -> Tensor:
+def rank(llm: Any, context: Context, logits_BV: Tensor, answers: Sequence[list[int]]) -> Tensor:
     """Log-likelihood (B, A) of each answer (token ids) as the next words.
 
     The first tokens' likelihoods are at hand; answers whose first token alone is already

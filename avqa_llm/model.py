@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ from avqa_llm.tokenbatch import TokenBatch
 
 FORMAT = 1
 CONFIG, BRIDGE = "avqa.json", "bridge.safetensors"
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +97,10 @@ class ModelConfig:
                     **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
                 )
             return cls(**values)
-        except TypeError as error:
-            raise CheckpointError(f"{path} has fields that this version does not know: {error}") from error
+        except (TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{path} has fields that this version does not know: {error}"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +179,7 @@ class AVQAModel(nn.Module):
         return soft, exists.repeat_interleave(each, dim=0), clues
 
     def _words(self, questions: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-        longest = max(len(q) for q in questions)
+        longest = -(-max(len(q) for q in questions) // 16) * 16  # few shapes: kind to a compiler
         ids = torch.zeros(len(questions), longest, dtype=torch.long)
         there = torch.zeros(len(questions), longest, dtype=torch.bool)
         for n, question in enumerate(questions):
@@ -183,9 +187,7 @@ class AVQAModel(nn.Module):
             there[n, : len(question)] = True
         return self.llm.get_input_embeddings()(ids).detach(), there
 
-    def place(
-        self, ids_BL: Tensor, soft: dict[int, tuple[Tensor, Tensor]]
-    ) -> Tensor:
+    def place(self, ids_BL: Tensor, soft: dict[int, tuple[Tensor, Tensor]]) -> Tensor:
         """Prompt ids to embeddings (B, L, E), soft tokens put where their ids stand.
 
         Args:
@@ -217,14 +219,24 @@ class AVQAModel(nn.Module):
 
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        self.llm.save_pretrained(folder)
-        (folder / "README.md").unlink(missing_ok=True)  # peft's empty model card
+        self._save_adapter(folder)
         state = {k: v.contiguous() for k, v in self.bridge.state_dict().items()}
         save_file(state, folder / f"{BRIDGE}.writing")
         os.replace(folder / f"{BRIDGE}.writing", folder / BRIDGE)
         text = json.dumps(self.config.to_json(), indent=2)
         (folder / f"{CONFIG}.writing").write_text(text + "\n")
         os.replace(folder / f"{CONFIG}.writing", folder / CONFIG)
+
+    def _save_adapter(self, folder: Path) -> None:
+        """Let peft write beside, for it also writes a model card over whatever README there is."""
+        # What is meant is the name in `avqa.json`, not where it lay on this machine.
+        self.llm.peft_config["default"].base_model_name_or_path = self.config.llm
+        aside = folder / "adapter.writing"
+        # Without embeddings: they are frozen, and "auto" would ask the hub about them.
+        self.llm.save_pretrained(aside, save_embedding_layers=False)
+        for name in (ADAPTER, ADAPTER_CONFIG):
+            os.replace(aside / name, folder / name)
+        shutil.rmtree(aside)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> AVQAModel:
@@ -233,14 +245,10 @@ class AVQAModel(nn.Module):
         Raises:
             CheckpointError: a file is missing, foreign or does not fit the others.
         """
-        from peft import PeftModel
-
         folder = Path(folder)
         config = read_config(folder)
         base, tokenizer = load_llm(located(config.llm, folder), config.llm_revision)
-        if not (folder / "adapter_model.safetensors").exists():
-            raise CheckpointError(f"{folder} lacks adapter_model.safetensors, the LoRA weights")
-        llm = PeftModel.from_pretrained(base, str(folder), use_safetensors=True)
+        llm = load_adapter(base, folder)
         model = cls(config, **_encoders(config, folder), llm=llm, tokenizer=tokenizer)
         model.load_bridge(folder / BRIDGE)
         return model.eval()
@@ -288,6 +296,8 @@ def read_config(folder: Path) -> ModelConfig:
         row = json.loads(path.read_text())
     except ValueError as error:
         raise CheckpointError(f"{path} is no JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise CheckpointError(f"{path} holds a {type(row).__name__}, not an object")
     return ModelConfig.from_json(row, path)
 
 
@@ -297,28 +307,64 @@ def located(source: str, folder: Path) -> str:
     return str(inside) if inside.is_dir() else source
 
 
+def load_adapter(base: Any, folder: Path) -> Any:
+    """The language model with the LoRA weights of a model directory.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or weights are missing or foreign. (peft
+            only warns about that and goes on with fresh ones.)
+    """
+    from peft import PeftModel
+    from safetensors import safe_open
+
+    for name in (ADAPTER, ADAPTER_CONFIG):
+        if not (folder / name).exists():
+            raise CheckpointError(f"{folder} lacks {name}: the LoRA weights are incomplete")
+    path = folder / ADAPTER
+    try:
+        llm = PeftModel.from_pretrained(base, str(folder), use_safetensors=True)
+        with safe_open(path, "pt") as file:
+            found = set(file.keys())
+    except Exception as error:  # safetensors, torch and peft each raise their own
+        raise CheckpointError(f"{path} does not fit this model: {error}") from error
+    wanted = {key.replace(".default", "") for key in llm.state_dict() if "lora_" in key}
+    if odd := sorted(wanted ^ found):
+        raise CheckpointError(
+            f"{path} does not fit this model: {len(odd)} weights are missing or foreign, such as"
+            f" {odd[0]}"
+        )
+    return llm
+
+
 def load_llm(source: str, revision: str | None) -> tuple[Any, Any]:
     """Causal language model (float32, frozen by the caller) and tokenizer.
 
     Raises:
         CheckpointError: it is neither a directory nor to be had from the hub.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        llm = AutoModelForCausalLM.from_pretrained(
+        llm, report = AutoModelForCausalLM.from_pretrained(
             source,
             revision=revision,
             dtype=torch.float32,
             use_safetensors=True,
             attn_implementation="eager",
+            output_loading_info=True,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"language model {source!r} cannot be loaded: {error}. Name a directory, or a hub"
             " name while the hub can be reached"
         ) from error
+    # transformers fills what is missing with random numbers and goes on.
+    if missing := sorted(report["missing_keys"]):
+        raise CheckpointError(
+            f"language model {source!r} lacks {len(missing)} weights, such as {missing[0]}"
+        )
     return llm, tokenizer
 
 

@@ -45,8 +45,9 @@ class Prompt:
         self.eos = [int(tokenizer.eos_token_id)]
         first, again = _turn_texts(tokenizer)
         bos = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
-        self.opening = bos + self.text(first[0])
-        self.turn_open, self.turn_middle, self.turn_close = (self.text(part) for part in again)
+        self.opening = bos + self._turn(first[0], after=bos)
+        self.turn_open = self._turn(again[0], after=self.eos)
+        self.turn_middle, self.turn_close = self._turn(again[1]), self._turn(again[2])
         self.sound, self.picture = self.text("Sound:"), self.text("Picture:")
         self.events, self.clues = self.text("Events:"), self.text("Clues:")
         self.ask, self.reply = self.text("Question:"), self.text("Answer:")
@@ -56,8 +57,19 @@ class Prompt:
         """Ids of a piece of text, without special tokens; special words in it stay plain text."""
         if not text:
             return []
-        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=False)
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
         return [int(i) for i in encoded["input_ids"]]
+
+    def _turn(self, text: str, *, after: Sequence[int] = ()) -> list[int]:
+        """Ids around a turn: special words of the template are special here.
+
+        Many templates write BOS and EOS themselves; one that stands in `after` is not repeated.
+        """
+        if not text:
+            return []
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=False)
+        ids = [int(i) for i in encoded["input_ids"]]
+        return ids[len(after) :] if after and ids[: len(after)] == list(after) else ids
 
     def clip(self, n_sound: int, n_picture: int, n_clues: int = 0) -> list[int]:
         """The clip's prefix up to where its event record is written. Missing modalities are absent."""

@@ -69,7 +69,9 @@ class QFormer(nn.Module):
         self.blocks = nn.ModuleList(QFormerBlock(width, heads, ratio) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, keys_BND: Tensor, tokens: TokenBatch, seconds_B: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, keys_BND: Tensor, tokens: TokenBatch, seconds_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Collect the timeline.
 
         Returns:

@@ -1,4 +1,4 @@
-"""`python -m eval`: `floor`, `run`, `table`. Heavy imports wait for the command that needs them."""
+"""`python -m eval`: `floor`, `run`, `table`, `evidence`. Heavy imports wait for the command that needs them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_floor(commands)
     _add_run(commands)
     _add_table(commands)
+    _add_evidence(commands)
     return parser
 
 
@@ -89,6 +90,21 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="where the blind floor counts answers: a training or validation file",
     )
+
+
+def _add_evidence(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    evidence = commands.add_parser(
+        "evidence",
+        help="does an answer rest on the evidence that it cites?",
+        description="Hide the cited evidence, and as much elsewhere, and compare how far the "
+        "answer's probability falls. One question a clip.",
+    )
+    evidence.add_argument("--annotations", metavar="FILE", type=Path, required=True)
+    evidence.add_argument("--media", metavar="DIR", type=Path, required=True)
+    evidence.add_argument("--model", metavar="PRESET|DIR", default="tiny")
+    evidence.add_argument("--limit", metavar="N", type=_positive, default=200, help="clips (200)")
+    evidence.add_argument("--out", metavar="FILE.json", type=Path)
+    evidence.set_defaults(target="eval.deletion:run")
 
 
 def _positive(text: str) -> int:

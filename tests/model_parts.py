@@ -21,6 +21,7 @@ from avqa_llm.media import Clip
 from avqa_llm.model import AVQAModel, ClipTokens, LoraSettings, ModelConfig
 from avqa_llm.prompt import CLUE, PICTURE, SOUND, Prompt, spoken
 from avqa_llm.tokenizer import train_tokenizer
+from tests.miniatures import picture_model, sound_model
 
 HIDDEN = 32
 QUESTIONS = ("How many violins sound?", "Is the piano louder than the drum?", "Where is the tuba?")
@@ -36,7 +37,7 @@ TEMPLATE = (
 """A chat template like most: marks of the turns are special tokens, EOS ends each turn."""
 FAMILIES = {
     "llama-vit-vit": ("llama", "vit", "vit"),
-    "qwen2-siglip-ast": ("qwen2", "siglip", "ast"),
+    "qwen2-siglip-ast": ("qwen2", "siglip", "audio-spectrogram-transformer"),
 }
 """Two of each: language model, picture, sound."""
 LORA = LoraSettings(rank=4, alpha=8)
@@ -54,7 +55,7 @@ def small_tokenizer(*, chat: bool = False) -> Any:
 
 def small_llm(family: str, *, seed: int = 0, vocab_size: int | None = None) -> Any:
     """A causal language model with weights large enough that its logits differ clearly."""
-    from transformers import AutoModelForCausalLM, CONFIG_MAPPING
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     tokenizer = small_tokenizer()
     extra = {"head_dim": HIDDEN // 4} if family == "qwen3" else {}
@@ -78,40 +79,19 @@ def small_llm(family: str, *, seed: int = 0, vocab_size: int | None = None) -> A
     return AutoModelForCausalLM.from_config(config).eval()
 
 
-_VIT = {
-    "hidden_size": HIDDEN,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 64,
-    "initializer_range": 0.2,
-}
-
-
 def small_picture(family: str) -> tuple[PictureConfig, Any]:
-    """A vision model: `vit` reads frame pairs as six channels, `siglip` one frame after another."""
-    from transformers import SiglipVisionConfig, SiglipVisionModel, ViTConfig, ViTModel
-
-    torch.manual_seed(1)
-    common = {"source": "picture", "grid": (2, 4), "height": 24, "width": 48}
+    """A vision model: `vit` reads frame pairs as six channels, the others one after another."""
     if family == "vit":
-        shape = {"image_size": (24, 48), "patch_size": (12, 12), "num_channels": 6}
-        model: Any = ViTModel(ViTConfig(**_VIT, **shape), add_pooling_layer=False)
-        return PictureConfig(motion="stack", **common), model
-    common |= {"height": 32, "width": 32, "grid": (2, 2)}
-    vision = SiglipVisionConfig(**_VIT, image_size=32, patch_size=8)
-    return PictureConfig(motion="difference", **common), SiglipVisionModel(vision)
+        shape: dict[str, Any] = {"image_size": (24, 48), "num_channels": 6}
+        config = PictureConfig(source="picture", motion="stack", grid=(2, 4))
+        return config, picture_model("vit", initializer_range=0.2, **shape)
+    config = PictureConfig(source="picture", motion="difference", grid=(2, 2))
+    return config, picture_model(family).vision_model
 
 
 def small_sound(family: str) -> tuple[SoundConfig, Any]:
-    """An audio model: our own stereo spectrogram transformer, or AST."""
-    from transformers import ASTConfig, ASTModel, ViTConfig, ViTModel
-
-    torch.manual_seed(2)
-    config = SoundConfig(source="sound", tokens_per_s=4.0)
-    if family == "vit":
-        shape = {"image_size": (64, 1000), "patch_size": (64, 10), "num_channels": 2}
-        return config, ViTModel(ViTConfig(**_VIT, **shape), add_pooling_layer=False)
-    return config, ASTModel(ASTConfig(**_VIT, max_length=1024))
+    """An audio model; its windows have their real length."""
+    return SoundConfig(source="sound", tokens_per_s=4.0), sound_model(family)
 
 
 def small_config(picture: PictureConfig, sound: SoundConfig) -> ModelConfig:

@@ -28,6 +28,15 @@ class Tokens:
         """How many tokens."""
         return self.values_ND.shape[0]
 
+    def where(self, keep_N: Tensor) -> Tokens:
+        """Only the chosen tokens, as if the others had never been there."""
+        return Tokens(
+            values_ND=self.values_ND[keep_N],
+            times_N=self.times_N[keep_N],
+            places_N2=self.places_N2[keep_N],
+            length_s=self.length_s,
+        )
+
     @classmethod
     def none(cls, width: int) -> Tokens:
         """No tokens at all: the modality is missing."""

@@ -66,7 +66,9 @@ def read_shard(path: Path, first: int) -> Shard:
     return Shard(first=first, pairs_NPCHW=pairs, sound_NCS=arrays["sound_NCS"])
 
 
-def picture_targets(scene: dict[str, Any], times: np.ndarray, columns: int) -> dict[str, np.ndarray]:
+def picture_targets(
+    scene: dict[str, Any], times: np.ndarray, columns: int
+) -> dict[str, np.ndarray]:
     """What each picture column shows at each moment.
 
     Returns:

@@ -82,7 +82,9 @@ def train_connect(
     trained = nn.ModuleDict({"bridge": model.bridge, "llm": model.llm})
     trunk: Any = model.inner.model
     if config.compile:
-        trunk = torch.compile(trunk, dynamic=False)
+        bridge = model.bridge
+        for part in (bridge.read_sound, bridge.read_picture, bridge.aggregator, trunk):
+            part.compile(dynamic=False)
 
     def loss_at(step: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([config.loop.seed, step])
@@ -153,7 +155,9 @@ def _lay_out(
     """One clip's prefix and blocks, and the questions that have clues, in order of their blocks."""
     prompt, shape, whole = model.prompt, model.config.bridge, round(seconds)
     n_clues = shape.clues * (2 - deaf - blind)
-    record = row.record_without_sound if deaf else row.record_without_picture if blind else row.record
+    record = (
+        row.record_without_sound if deaf else row.record_without_picture if blind else row.record
+    )
     n_sound = 0 if deaf else shape.sound_per_second * whole
     n_picture = 0 if blind else shape.picture_per_second * whole
     prefix = Piece.of(prompt.clip(n_sound, n_picture, n_clues), prompt.record(record))
@@ -165,7 +169,7 @@ def _lay_out(
     blocks, kept = question_blocks(prompt, questions, n_clues=n_clues, pair=config.pair, rng=rng)
     if config.length:
         room = config.length - len(prefix.ids)
-        while sum(len(block.ids) for block in blocks) > room:
+        while blocks and sum(len(block.ids) for block in blocks) > room:
             blocks.pop(), kept.pop()
     return prefix, blocks, kept
 
@@ -186,9 +190,7 @@ def connect_losses(
     return losses
 
 
-def _place(
-    model: AVQAModel, batch: Batch, keys: ClipKeys, soft: Tensor, exists: Tensor
-) -> Tensor:
+def _place(model: AVQAModel, batch: Batch, keys: ClipKeys, soft: Tensor, exists: Tensor) -> Tensor:
     """Embeddings of the packed sequences: the clues of each clip's record and questions in turn."""
     clips = len(batch.seconds_B)
     used = torch.tensor([q is not None for q in batch.asked]).view(clips, -1)

@@ -223,6 +223,8 @@ def sound_losses(tagger: SoundTagger, hear: Any, batch: dict[str, Tensor]) -> di
     losses = {"active": active, "several": several}
     for n, name in enumerate(("level", "rate", "pan")):
         known = ~batch[name].isnan()
-        losses[name] = functional.smooth_l1_loss(facts[:, :, n][known], batch[name][known], beta=0.2)
+        losses[name] = functional.smooth_l1_loss(
+            facts[:, :, n][known], batch[name][known], beta=0.2
+        )
     loss = 20 * active + 5 * several + losses["level"] + losses["rate"] + losses["pan"]
     return {"loss": loss, **losses}

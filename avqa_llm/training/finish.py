@@ -30,7 +30,9 @@ def fresh_model(recipe: Recipe, work: Path) -> AVQAModel:
     return AVQAModel.fresh(config, work)
 
 
-def finish(model: AVQAModel, features: Features, work: Path, out: Path, *, clips: int = 3000) -> None:
+def finish(
+    model: AVQAModel, features: Features, work: Path, out: Path, *, clips: int = 3000
+) -> None:
     """Write the model with all its parts to `out`, as float16, and what its world looks like.
 
     Weights are rounded in the files alone: what is shipped is what the figures are measured on.

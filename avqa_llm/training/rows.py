@@ -71,7 +71,12 @@ def _row(row: dict[str, Any]) -> ClipRow:
 
 
 def question_blocks(
-    prompt: Prompt, questions: list[Question], *, n_clues: int, pair: float, rng: np.random.Generator
+    prompt: Prompt,
+    questions: list[Question],
+    *,
+    n_clues: int,
+    pair: float,
+    rng: np.random.Generator,
 ) -> tuple[list[Piece], list[Question]]:
     """Questions as blocks of a packed sequence; some follow another one as a conversation does.
 

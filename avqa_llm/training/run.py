@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,17 +57,15 @@ def stages(recipe: Recipe, work: Path) -> Iterator[tuple[str, Callable[[], objec
 
     data = work / "data"
     for wanted in recipe.sets:
-        yield f"set-{wanted.name}", lambda wanted=wanted: make_set(wanted, data)
+        yield f"set-{wanted.name}", partial(make_set, wanted, data)
     common: dict[str, Any] = {"data": data, "folder": work, "resume": True}
     if recipe.text:
-        text = recipe.text
-        yield "text", lambda: train_text(text, **common)
+        yield "text", partial(train_text, recipe.text, **common)
     if recipe.encoders:
-        config = recipe.encoders
-        yield "picture", lambda: taggers.train_picture(config, **common)
-        yield "sound", lambda: taggers.train_sound(config, **common)
+        yield "picture", partial(taggers.train_picture, recipe.encoders, **common)
+        yield "sound", partial(taggers.train_sound, recipe.encoders, **common)
     if recipe.align or recipe.instruct:
-        yield "connect", lambda: connect(recipe, work, data)
+        yield "connect", partial(connect, recipe, work, data)
 
 
 def make_set(wanted: BandstandSet, data: Path) -> None:
@@ -100,9 +99,7 @@ def connect(recipe: Recipe, work: Path, data: Path) -> None:
             continue
         folder = work / "features" / config.features
         encode_arrays(data / config.features, folder, model.picture, model.sound)
-        features = load_features(
-            folder, seconds=10.0, pair_gap_s=model.config.picture.pair_gap_s
-        )
+        features = load_features(folder, seconds=10.0, pair_gap_s=model.config.picture.pair_gap_s)
         rows = read_rows(data / config.rows)
         train_connect(name, model, rows, features, config, folder=work, resume=True)
         model.save_pretrained(work / name)

@@ -53,7 +53,7 @@ def build_tokenizer(rows: list[ClipRow], vocab_size: int) -> Any:
         texts.append(spoken(row.record))
         texts += [spoken(f"{q.question} {q.steps}") for q in row.questions]
     whole = [word for label in LABELS for word in spoken(label).split()]
-    numbers = [f"{letter}{n}" for letter, top in (("s", 41), ("e", 41), ("n", 41)) for n in range(top)]
+    numbers = [f"{letter}{n}" for letter in "sen" for n in range(41)]
     numbers += [f"{letter}{n}" for letter in "lr" for n in range(5)]
     heads = ["sound:", "picture:", "events:", "clues:", "question:", "answer:", ":", ";"]
     return train_tokenizer(texts, vocab_size=vocab_size, whole=[*whole, *numbers, *heads])

@@ -14,6 +14,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,27 @@ class SetConfig:
             raise AVQAError(f"--seconds {self.seconds:g}: a clip lasts 6 to 600 seconds")
         if not 0 <= self.bias <= 1:
             raise AVQAError(f"--bias {self.bias:g}: from 0 (balanced) to 1 (as MUSIC-AVQA v1)")
+        if self.height % 2 or not 36 <= self.height <= 2160:
+            raise AVQAError(f"--height {self.height}: an even number of pixels from 36 to 2160")
+        if not 1 <= self.fps <= 120:
+            raise AVQAError(f"--fps {self.fps:g}: 1 to 120 frames a second")
+        if self.workers < 1:
+            raise AVQAError(f"--workers {self.workers}: at least one process")
 
     def scene(self, index: int) -> Scene:
         return sample_scene(self.seed, index, split=self.split, seconds=self.seconds)
 
 
 def write_set(out: Path, config: SetConfig) -> dict[str, int]:
-    """Write a whole set; returns counts. Files are written aside and renamed."""
+    """Write a whole set; returns counts. Files are written aside and renamed.
+
+    Media that are there already stay, so that a set that was stopped goes on, or grows.
+    Raises AVQAError where the folder holds other scenes.
+    """
+    scenes = [config.scene(i) for i in range(config.clips)]
+    _refuse_other_scenes(out, scenes)
     out.mkdir(parents=True, exist_ok=True)
-    counts = _write_annotations(out, config)
+    counts = _write_annotations(out, config, scenes)
     if config.media == "mp4":
         (out / "videos").mkdir(exist_ok=True)
         _in_parallel(_write_video, out, config, config.clips)
@@ -71,13 +84,20 @@ def write_set(out: Path, config: SetConfig) -> dict[str, int]:
     return counts
 
 
-def _write_annotations(out: Path, config: SetConfig) -> dict[str, int]:
-    truth, plain, reworded, n_clips = [], [], [], 0
-    scenes = [config.scene(i) for i in range(config.clips)]
+def _refuse_other_scenes(out: Path, scenes: list[Scene]) -> None:
+    truth = out / "truth.json"
+    if not truth.exists():
+        return
+    there = map(Scene.from_json, json.loads(truth.read_text(encoding="utf-8")))
+    if any(one != other for one, other in zip(there, scenes, strict=False)):
+        raise AVQAError(f"{out} holds another set: name another folder, or delete that one")
+
+
+def _write_annotations(out: Path, config: SetConfig, scenes: list[Scene]) -> dict[str, int]:
+    truth, plain, reworded = [], [], []
     asked = annotate(scenes, seed=config.seed, bias=config.bias, held_out=config.held_out)
     with _aside(out / "instruct.jsonl") as file:
         for scene, rows in zip(scenes, asked, strict=True):
-            n_clips += 1
             truth.append(scene.to_json())
             plain += [v1_row(row, reworded=False) for row in rows]
             reworded += [v1_row(row, reworded=True) for row in rows]
@@ -85,7 +105,7 @@ def _write_annotations(out: Path, config: SetConfig) -> dict[str, int]:
     for name, rows_ in (("truth", truth), ("avqa", plain), ("avqa-reworded", reworded)):
         with _aside(out / f"{name}.json") as file:
             json.dump(rows_, file)
-    return {"clips": n_clips, "questions": len(plain)}
+    return {"clips": len(scenes), "questions": len(plain)}
 
 
 class _aside:
@@ -141,13 +161,20 @@ def _write_shard(out: Path, config: SetConfig, shard: int) -> None:
     from safetensors.numpy import save_file
 
     path = out / f"arrays-{shard:05d}.safetensors"
-    if path.exists():
-        return
     indices = range(shard * SHARD, min((shard + 1) * SHARD, config.clips))
+    if path.exists() and _clips_in(path) == len(indices):
+        return
     frames, sounds = zip(*(_arrays(config.scene(i)) for i in indices), strict=True)
     aside = path.with_suffix(".writing")
     save_file({"frames_NTHWC": np.stack(frames), "sound_NCS": np.stack(sounds)}, aside)
     os.replace(aside, path)
+
+
+def _clips_in(path: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        return int(file.get_slice("sound_NCS").get_shape()[0])
 
 
 def _arrays(scene: Scene) -> tuple[np.ndarray, np.ndarray]:
@@ -194,10 +221,10 @@ def write_video(scene: Scene, path: Path, *, height: int = 216, fps: float = 20.
 
     width = round(height * 16 / 9 / 2) * 2
     times = [k / fps for k in range(int(scene.seconds * fps))]
-    aside = path.with_suffix(".writing.mp4")
+    aside = path.with_suffix(".writing")
     options = {"fflags": "+bitexact", "movflags": "+faststart"}
-    with av.open(str(aside), "w", options=options) as container:
-        picture = container.add_stream("libx264", rate=round(fps))
+    with av.open(str(aside), "w", format="mp4", options=options) as container:
+        picture = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
         picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
         picture.options = {"crf": "23", "preset": "veryfast", "threads": "1"}
         track = container.add_stream("aac", rate=SOUND_RATE_HZ, layout="stereo")
