@@ -115,9 +115,10 @@ class Bridge(nn.Module):
         )
 
     def clues(self, keys: ClipKeys, words_BWE: Tensor, there_BW: Tensor) -> tuple[Tensor, Clues]:
-        """Clues for one question each.
+        """Clues for questions, the same number for each clip, in the order of the clips.
 
         Args:
+            keys: what `forward` gave.
             words_BWE: the question's word embeddings of the language model, as they are.
             there_BW: False in the padding.
 

@@ -60,6 +60,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(int(width * ratio), width)
 
     def forward(self, values_BND: Tensor) -> Tensor:
+        """Keeps the shape."""
         hidden = nn.functional.gelu(self.up(self.norm(values_BND)))
         return values_BND + self.down(hidden)
 
@@ -74,6 +75,7 @@ class SelfBlock(nn.Module):
         self.feed = FeedForward(width, ratio)
 
     def forward(self, values_BND: Tensor, there_BN: Tensor) -> Tensor:
+        """Keeps the shape; `there_BN` is False in the padding."""
         normed = self.norm(values_BND)
         values_BND = values_BND + self.attention(normed, normed, there_BN)[0]
         return self.feed(values_BND)

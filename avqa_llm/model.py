@@ -73,6 +73,7 @@ class ModelConfig:
     world: World = field(default_factory=World)
 
     def to_json(self) -> dict[str, Any]:
+        """What is written to `avqa.json`."""
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod

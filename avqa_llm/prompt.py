@@ -72,7 +72,7 @@ class Prompt:
         return ids[len(after) :] if after and ids[: len(after)] == list(after) else ids
 
     def clip(self, n_sound: int, n_picture: int, n_clues: int = 0) -> list[int]:
-        """The clip's prefix up to where its event record is written. Missing modalities are absent."""
+        """The clip's prefix up to where its record is written. Missing modalities are absent."""
         ids = list(self.opening)
         if n_sound:
             ids += self.sound + [SOUND] * n_sound

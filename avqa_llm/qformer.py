@@ -50,6 +50,7 @@ class QFormerBlock(nn.Module):
     def forward(
         self, queries_BQD: Tensor, there_BQ: Tensor, keys_BND: Tensor, there_BN: Tensor
     ) -> Tensor:
+        """Keeps the shape of the queries; `there_*` are False in the padding."""
         normed = self.norm_self(queries_BQD)
         queries_BQD = queries_BQD + self.among(normed, normed, there_BQ)[0]
         looked, _ = self.across(self.norm_cross(queries_BQD), keys_BND, there_BN)

@@ -1,4 +1,4 @@
-"""`python -m eval`: `floor`, `run`, `table`, `evidence`. Heavy imports wait for the command that needs them."""
+"""`python -m eval`: heavy imports wait for the command that needs them."""
 
 from __future__ import annotations
 

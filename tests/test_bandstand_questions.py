@@ -19,6 +19,7 @@ from instruct_data.bandstand.scene import Scene, sample_scene
 from instruct_data.templates import SLOT_VALUES, TEMPLATES
 
 COUNTS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+SIDES = ("left", "middle", "right")
 STEP_S = 0.01
 LOUDER_DB, FASTER, LONGER_S, APART_S = 4.0, 1.4, 2.0, 1.2
 """What a careful person tells apart without measuring."""
@@ -43,7 +44,7 @@ class Witness:
         self.seen = [p for p in self.all if p.x is not None]
         self.heard = [p for p in self.all if p.sounding.any()]
 
-    def starts_by_pair(self, players: list[SimpleNamespace]) -> list[SimpleNamespace] | None:
+    def in_order(self, players: list[SimpleNamespace]) -> list[SimpleNamespace] | None:
         """Players in the order in which they come in; None where that cannot be told for sure."""
         order = sorted(players, key=lambda p: float(p.start_s))
         gaps = [b.start_s - a.start_s for a, b in pairwise(order)]
@@ -57,9 +58,6 @@ class Witness:
         one, rival = sorted(self.heard, key=lambda p: sign * p.start_s)[:2]
         sure = abs(rival.start_s - one.start_s) > APART_S - 1e-6 and one.x is not None
         return one if sure else None
-
-
-SIDES = ("left", "middle", "right")
 
 
 def one_of(players: list[SimpleNamespace]) -> SimpleNamespace | None:
@@ -166,7 +164,7 @@ def at_the_same_time(w: Witness, kind: str) -> Answer:
 
 
 def comes_in(w: Witness, word: str) -> Answer:
-    order, number = w.starts_by_pair(w.heard), SLOT_VALUES["TH"].index(word)
+    order, number = w.in_order(w.heard), SLOT_VALUES["TH"].index(word)
     return order[number].instrument if order and number < len(order) else None
 
 
@@ -181,14 +179,14 @@ def which_of_a_kind(w: Witness, kind: str, word: str) -> Answer:
         return None
     if np.ptp([p.start_s for p in mine]) <= 0.1:
         return "simultaneously"
-    order = w.starts_by_pair(mine)
+    order = w.in_order(mine)
     if order is None or len({p.side for p in mine}) < len(mine):
         return None
     return order[0 if word == "first" else -1].side
 
 
 def before_or_after(w: Witness, word: str, kind: str) -> Answer:
-    player, order = one_of(named(w.heard, kind)), w.starts_by_pair(w.heard)
+    player, order = one_of(named(w.heard, kind)), w.in_order(w.heard)
     if player is None or order is None:
         return None
     sign = -1 if word == "before" else 1
@@ -356,7 +354,7 @@ def test_a_mirrored_scene_exchanges_left_and_right_and_nothing_else() -> None:
 @cache
 def answers_by_template(seed: int, bias: float) -> dict[str, Counter[str]]:
     asked: dict[str, Counter[str]] = defaultdict(Counter)
-    for rows in annotate(scenes(seed, 500), seed=seed, bias=bias):
+    for rows in annotate(scenes(seed, 400), seed=seed, bias=bias):
         for row in rows:
             asked[row.template][row.candidate.answer] += 1
     return asked

@@ -183,7 +183,7 @@ def test_a_frame_rate_that_is_no_whole_number_keeps_time(tmp_path: Path) -> None
     write_set(tmp_path, SetConfig(clips=1, seed=1, media="mp4", **{**SMALL, "fps": 2.5}))
     (path,) = (tmp_path / "videos").iterdir()
     clip = read_clip(path, sampling=PerSecond(fps=2.5, offset_s=0.0))
-    np.testing.assert_allclose(clip.frame_times_s, np.arange(15) / 2.5, atol=1e-3)
+    np.testing.assert_allclose(clip.frame_times_s[:15], np.arange(15) / 2.5, atol=1e-3)
 
 
 # -- the same, killed, resumed, grown ----------------------------------------------------------

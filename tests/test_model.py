@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -56,8 +57,8 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 @pytest.fixture(autouse=True)
-def _no_gradients(request: pytest.FixtureRequest):
-    with torch.set_grad_enabled("gradients" in request.keywords):
+def _no_gradients() -> Iterator[None]:
+    with torch.no_grad():
         yield
 
 
@@ -229,7 +230,7 @@ def step(model: AVQAModel, clip: ClipTokens, optimizer: torch.optim.Optimizer) -
     optimizer.step()
 
 
-@pytest.mark.gradients
+@torch.enable_grad()
 @pytest.mark.parametrize("name", FAMILIES)
 def test_every_trained_group_learns_and_nothing_else_moves(name: str) -> None:
     model = small_model(name).train()
@@ -257,18 +258,29 @@ def test_every_trained_group_learns_and_nothing_else_moves(name: str) -> None:
 # --- saving and loading ---------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
-def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory):
-    """A model directory, and the model that was saved in it."""
-    folder = tmp_path_factory.mktemp("kept")
-    config = write_parts(folder, request.param)
+Kept = tuple[Path, AVQAModel]
+"""A model directory, and the model that was saved in it."""
+
+
+def keep(name: str, folder: Path) -> Kept:
+    config = write_parts(folder, name)
     model = AVQAModel.fresh(config, folder, seed=1)
     stir(model)
     model.eval().save_pretrained(folder)
     return folder, model
 
 
-def test_a_saved_model_comes_back_bit_for_bit(kept: tuple[Path, AVQAModel]) -> None:
+@pytest.fixture(scope="module", params=FAMILIES)
+def kept(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    return keep(request.param, tmp_path_factory.mktemp("kept"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return keep("llama-vit-vit", tmp_path_factory.mktemp("whole"))[0]
+
+
+def test_a_saved_model_comes_back_bit_for_bit(kept: Kept) -> None:
     folder, model = kept
     again = AVQAModel.from_pretrained(folder)
     assert again.config == model.config
@@ -283,7 +295,7 @@ def test_a_saved_model_comes_back_bit_for_bit(kept: tuple[Path, AVQAModel]) -> N
     assert model.prompt.clip(2, 1, 3) == again.prompt.clip(2, 1, 3)
 
 
-def test_no_frozen_weight_and_no_pickle_is_saved(kept: tuple[Path, AVQAModel]) -> None:
+def test_no_frozen_weight_and_no_pickle_is_saved(kept: Kept) -> None:
     folder, model = kept
     with safe_open(folder / "adapter_model.safetensors", "pt") as file:
         assert all(".lora_" in key for key in file.keys())
@@ -297,7 +309,7 @@ def test_no_frozen_weight_and_no_pickle_is_saved(kept: tuple[Path, AVQAModel]) -
     assert str(folder) not in (folder / "adapter_config.json").read_text()
 
 
-def test_the_adapter_loads_in_plain_peft(kept: tuple[Path, AVQAModel]) -> None:
+def test_the_adapter_loads_in_plain_peft(kept: Kept) -> None:
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -310,7 +322,7 @@ def test_the_adapter_loads_in_plain_peft(kept: tuple[Path, AVQAModel]) -> None:
     assert apart(adapted, plain) > SEEN
 
 
-def test_saving_leaves_other_files_alone(kept: tuple[Path, AVQAModel], tmp_path: Path) -> None:
+def test_saving_leaves_other_files_alone(kept: Kept, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("what this adapter is for")
     kept[1].save_pretrained(tmp_path)
     kept[1].save_pretrained(tmp_path)
@@ -318,8 +330,8 @@ def test_saving_leaves_other_files_alone(kept: tuple[Path, AVQAModel], tmp_path:
     assert len(list(tmp_path.iterdir())) == 5
 
 
-def damaged(kept: tuple[Path, AVQAModel], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(kept[0], tmp_path / "damaged"))
+def copied(whole: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(whole, tmp_path / "damaged"))
 
 
 @pytest.mark.parametrize(
@@ -331,9 +343,9 @@ def damaged(kept: tuple[Path, AVQAModel], tmp_path: Path) -> Path:
 )
 @pytest.mark.parametrize("how", ["missing", "cut"])
 def test_incomplete_directories_are_refused_by_name(
-    kept: tuple[Path, AVQAModel], tmp_path: Path, name: str, how: str
+    whole: Path, tmp_path: Path, name: str, how: str
 ) -> None:
-    folder = damaged(kept, tmp_path)
+    folder = copied(whole, tmp_path)
     content = (folder / name).read_bytes()
     (folder / name).unlink()
     if how == "cut":
@@ -345,9 +357,9 @@ def test_incomplete_directories_are_refused_by_name(
 @pytest.mark.parametrize("name", ["bridge.safetensors", "adapter_model.safetensors"])
 @pytest.mark.parametrize("how", ["lacks one", "another name", "another shape"])
 def test_foreign_weights_are_refused(
-    kept: tuple[Path, AVQAModel], tmp_path: Path, name: str, how: str
+    whole: Path, tmp_path: Path, name: str, how: str
 ) -> None:
-    folder = damaged(kept, tmp_path)
+    folder = copied(whole, tmp_path)
     weights = load_file(folder / name)
     key = sorted(weights)[0]
     value = weights.pop(key)
@@ -371,9 +383,9 @@ def test_foreign_weights_are_refused(
     ],
 )
 def test_foreign_configurations_are_refused(
-    kept: tuple[Path, AVQAModel], tmp_path: Path, change: dict, message: str
+    whole: Path, tmp_path: Path, change: dict, message: str
 ) -> None:
-    folder = damaged(kept, tmp_path)
+    folder = copied(whole, tmp_path)
     row = json.loads((folder / "avqa.json").read_text())
     (folder / "avqa.json").write_text(json.dumps(row | change))
     with pytest.raises(CheckpointError, match=message):

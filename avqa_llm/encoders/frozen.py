@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+ORIGIN = (
+    "_name_or_path",
+    "architectures",
+    "dtype",
+    "id2label",
+    "label2id",
+    "transformers_version",
+)
+"""Entries of a model's configuration that tell where it was saved, not what it computes."""
+
+
 class FrozenEncoder(nn.Module):
     """A model of someone else's with its preparation."""
 
@@ -40,7 +51,7 @@ class FrozenEncoder(nn.Module):
     def description(self) -> str:
         """All that decides the tokens except the weights, as JSON."""
         shape = self.model.config.to_dict()
-        for key in ("_name_or_path", "transformers_version", "dtype"):
+        for key in ORIGIN:
             shape.pop(key, None)
         parts = {"kind": type(self).__name__, "model": shape, "own": self.preparation()}
         return json.dumps(parts, sort_keys=True, default=str)

@@ -146,8 +146,9 @@ class PictureEncoder(FrozenEncoder):
         return 2 * hidden if self.config.motion == "difference" else hidden
 
     def preparation(self) -> dict[str, Any]:
-        """With what `config` leaves to the checkpoint."""
-        return super().preparation() | {"size": self.size, "mean": self.mean, "std": self.std}
+        """With the values that `config` leaves to the checkpoint."""
+        size = {"height": self.size[0], "width": self.size[1]}
+        return super().preparation() | size | {"mean": self.mean, "std": self.std}
 
     @torch.no_grad()
     def forward(self, clip: Clip, batch: int = 32) -> Tokens:

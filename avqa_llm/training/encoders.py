@@ -127,7 +127,7 @@ class PictureData:
 
 
 class SoundData:
-    """Spectrograms of a Bandstand set, in memory; sides exchanged and louder or softer at random."""
+    """Spectrograms of a Bandstand set, in memory; sides exchanged, louder or softer at random."""
 
     def __init__(self, folder: Path) -> None:
         from tqdm import tqdm
@@ -140,6 +140,7 @@ class SoundData:
         return len(self.mel_NCMF)
 
     def batch(self, indices: list[int], rng: np.random.Generator) -> dict[str, Tensor]:
+        """Whole clips."""
         rows = [self._clip(i, rng) for i in indices]
         return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 

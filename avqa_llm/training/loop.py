@@ -1,4 +1,4 @@
-"""One training loop for every stage: deterministic order, checkpoints that resume, metrics as they come.
+"""One training loop for every stage: fixed order, checkpoints that resume, metrics as they come.
 
 The batch of a step depends on the step's number alone, so a run that was killed goes on
 exactly where its last checkpoint stands.

@@ -1,4 +1,4 @@
-"""Many questions about one clip in one sequence: the clip is read once, the questions cannot see each other.
+"""Many questions about one clip in one sequence, which cannot see one another.
 
     prefix of the clip | block 1 | block 2 | ...
 
@@ -29,6 +29,7 @@ class Piece:
 
     @classmethod
     def of(cls, given: list[int], learned: list[int]) -> Piece:
+        """Ids that are only read, then ids that are to be learned."""
         return cls(ids=given + learned, learn=[False] * len(given) + [True] * len(learned))
 
 

@@ -1,4 +1,4 @@
-"""A training recipe: one YAML file, one run. Parsed and checked in full before anything is loaded."""
+"""A training recipe: one YAML file, one run; checked in full before anything is loaded."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BandstandSet:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that one run needs. Stages run in the order of these fields; absent ones do not."""
+    """Everything that one run needs. Stages run in the order of these fields, absent ones not."""
 
     out: str
     """Where the finished model goes."""

@@ -16,15 +16,20 @@ from avqa_llm.training.packing import Piece
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
+    """One question with its answer and the way there."""
+
     question: str
     steps: str
     answer: str
     evidence: tuple[dict[str, float | None], ...] = ()
-    """Where the answer lies: `x` on the picture (None: off-screen), `start_s`, `end_s` of the sound."""
+    """Where the answer lies: `x` on the picture (None: off-screen), `start_s` and `end_s` of
+    the sound (None: silent)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRow:
+    """A clip's line of an instruction file."""
+
     video_id: str
     record: str
     """The event record: what the alignment stage teaches to write."""
@@ -80,8 +85,7 @@ def question_blocks(
 ) -> tuple[list[Piece], list[Question]]:
     """Questions as blocks of a packed sequence; some follow another one as a conversation does.
 
-    Args:
-        pair: share of blocks that hold an earlier question and its answer first.
+    A share of `pair` of the blocks hold an earlier question and its answer first.
 
     Returns:
         The blocks, and the question that each of them ends with.

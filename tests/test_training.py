@@ -1,0 +1,321 @@
+"""Training: what is killed goes on where it was, what it learns is what the engine answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from avqa_llm.devices import prepare_cpu
+from avqa_llm.engine import LocalEngine
+from avqa_llm.errors import AnnotationError, AVQAError, CheckpointError
+from avqa_llm.model import AVQAModel, ClipTokens
+from avqa_llm.prompt import CLUE, PICTURE, SOUND
+from avqa_llm.training.connect import (
+    ConnectConfig,
+    connect_losses,
+    evidence_tokens,
+    grounding_loss,
+    make_batch,
+    train_connect,
+)
+from avqa_llm.training.features import Features
+from avqa_llm.training.loop import LoopConfig, fit, shuffled
+from avqa_llm.training.rows import ClipRow, Question
+from tests.model_parts import BRIDGE, small_clip, small_model
+
+prepare_cpu()
+LOOP = LoopConfig(steps=8, batch=4, lr=0.01, warmup=2, log_every=2, save_every_s=0.0)
+
+
+# --- the loop -------------------------------------------------------------------------------
+
+
+class Killed(Exception):
+    pass
+
+
+def small_net() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.3), nn.GELU(), nn.Linear(16, 1))
+
+
+def loss_of(net: nn.Module, *, killed_at: int = -1, broken_at: int = -1) -> Callable[[int], dict]:
+    def loss_at(step: int) -> dict[str, Tensor]:
+        if step == killed_at:
+            raise Killed
+        inputs = torch.from_numpy(np.random.default_rng(step).normal(size=(4, 6))).float()
+        loss = (net(inputs) - inputs.sum(1, keepdim=True)).square().mean()
+        return {"loss": loss * float("nan") if step == broken_at else loss}
+
+    return loss_at
+
+
+def run(net: nn.Module, loss_at: Callable, folder: Path, *, resume: bool = False) -> None:
+    fit("net", net, loss_at, LOOP, folder=folder, resume=resume, bf16=False)
+
+
+def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
+    unbroken, broken, again = small_net(), small_net(), small_net()
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    run(unbroken, loss_of(unbroken), tmp_path / "a")
+    with pytest.raises(Killed):
+        run(broken, loss_of(broken, killed_at=5), tmp_path / "b")
+    run(again, loss_of(again), tmp_path / "b", resume=True)
+    for one, other in zip(unbroken.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_without_resume_a_run_starts_anew(tmp_path: Path) -> None:
+    first, second = small_net(), small_net()
+    steps: list[int] = []
+    run(first, loss_of(first), tmp_path)
+    inner = loss_of(second)
+    run(second, lambda step: (steps.append(step), inner(step))[1], tmp_path)
+    assert steps == list(range(LOOP.steps))
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path: Path) -> None:
+    net = small_net()
+    with pytest.raises(AVQAError, match="step 5"):
+        run(net, loss_of(net, broken_at=5), tmp_path)
+    with safe_open(tmp_path / "net.checkpoint.safetensors", "pt") as file:
+        assert file.metadata()["step"] == "5"
+        assert all(torch.isfinite(file.get_tensor(key)).all() for key in file.keys())
+
+
+def test_a_checkpoint_is_written_aside_first(tmp_path: Path, monkeypatch) -> None:
+    net = small_net()
+    run(net, loss_of(net), tmp_path)
+    path = tmp_path / "net.checkpoint.safetensors"
+    whole = path.read_bytes()
+
+    def dies(*_: object) -> None:
+        raise Killed
+
+    monkeypatch.setattr("avqa_llm.training.loop.os.replace", dies)
+    with pytest.raises(Killed):
+        run(net, loss_of(net), tmp_path)
+    assert path.read_bytes() == whole
+    assert {p.suffix for p in tmp_path.iterdir()} <= {".safetensors", ".writing", ".jsonl"}
+
+
+@pytest.mark.parametrize("how", ["another net", "cut", "no checkpoint at all"])
+def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, how: str) -> None:
+    net = small_net()
+    run(net, loss_of(net), tmp_path)
+    path = tmp_path / "net.checkpoint.safetensors"
+    other = nn.Sequential(nn.Linear(6, 8), nn.Identity(), nn.GELU(), nn.Linear(8, 1))
+    if how != "another net":
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2] if how == "cut" else b"pickle")
+        other = small_net()
+    with pytest.raises(CheckpointError, match="net.checkpoint"):
+        run(other, loss_of(other), tmp_path, resume=True)
+
+
+def test_metrics_are_means_and_go_on_after_a_kill(tmp_path: Path) -> None:
+    net = small_net()
+    with pytest.raises(Killed):
+        run(net, loss_of(net, killed_at=5), tmp_path)
+    run(net, loss_of(net), tmp_path, resume=True)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert all(0 < row["loss"] < 100 for row in rows)
+
+
+def test_each_pass_sees_every_clip_once_in_another_order() -> None:
+    passes = [sum((shuffled(12, batch=4, step=s, seed=0) for s in range(p, p + 3)), [])
+              for p in (0, 3)]  # fmt: skip
+    assert [sorted(one) for one in passes] == [list(range(12))] * 2
+    assert passes[0] != passes[1]
+
+
+# --- connecting -----------------------------------------------------------------------------
+
+NAMES = ("piano", "drum", "tuba", "violin")
+
+
+def rows() -> list[ClipRow]:
+    evidence = ({"x": 0.1, "start_s": 1.0, "end_s": 2.0},)
+    return [
+        ClipRow(
+            video_id=str(n),
+            record=f"{name} l2",
+            record_without_sound=name,
+            record_without_picture="l2",
+            questions=(
+                Question(question="What sounds?", steps="l2", answer=name, evidence=evidence),
+                Question(question="Is it loud?", steps="", answer="yes" if n < 2 else "no"),
+            ),
+        )
+        for n, name in enumerate(NAMES)
+    ]
+
+
+def encoded(model: AVQAModel) -> list[ClipTokens]:
+    return [model.encode(small_clip(seed)) for seed in range(len(NAMES))]
+
+
+def features(clips: list[ClipTokens]) -> Features:
+    first = clips[0]
+    return Features(
+        sound_NTD=torch.stack([clip.sound.values_ND for clip in clips]).half(),
+        picture_NTD=torch.stack([clip.picture.values_ND for clip in clips]).half(),
+        sound_times_T=first.sound.times_N,
+        picture_times_T=first.picture.times_N,
+        picture_places_T2=first.picture.places_N2,
+        seconds=first.seconds,
+    )
+
+
+def connect(steps: int, **changes: object) -> ConnectConfig:
+    loop = replace(LOOP, steps=steps, save_every_s=1e9, log_every=5)
+    values = {"questions": 2, "pair": 0.2, "missing": 0.0, "grounding": 0.1} | changes
+    return ConnectConfig(rows="rows.jsonl", features="features", loop=loop, **values)
+
+
+def logged(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_miniature_learns_four_clips_by_heart_and_answers(tmp_path: Path) -> None:
+    """From the collator through the loop to the engine: one wrong place and this fails."""
+    model = small_model()
+    clips = encoded(model)
+    train_connect("instruct", model, rows(), features(clips), connect(60),
+                  folder=tmp_path, resume=False)  # fmt: skip
+    found = logged(tmp_path)
+    assert found[0]["tokens"] > 2
+    assert found[-1]["tokens"] < 0.2, [row["tokens"] for row in found]
+    assert found[-1]["grounding"] < found[0]["grounding"] / 2
+    engine = LocalEngine(model)
+    halves = [replace(c, sound=half(c.sound), picture=half(c.picture)) for c in clips]
+    reading = engine.digest(halves)
+    assert list(reading.records) == [f"{name} l2" for name in NAMES]
+    answers = engine.ask(reading, [(n, q.question) for n in range(4) for q in rows()[n].questions])
+    wanted = [q.answer for row in rows() for q in row.questions]
+    assert [a.label for a in answers] == wanted
+    assert [a.steps for a in answers] == ["l2", ""] * 4
+    assert min(a.probability for a in answers) > 0.5
+
+
+def half(tokens):
+    return replace(tokens, values_ND=tokens.values_ND.half().float())
+
+
+def test_a_killed_stage_goes_on_bit_for_bit(tmp_path: Path, monkeypatch) -> None:
+    from avqa_llm.training import connect as module
+
+    config = connect(4, missing=0.5)
+    config = replace(config, loop=replace(config.loop, save_every_s=0.0))
+    models = [small_model() for _ in range(2)]
+    given = features(encoded(models[0]))
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    train_connect("s", models[0], rows(), given, config, folder=tmp_path / "a", resume=False)
+    with monkeypatch.context() as patch:
+        calls: list[int] = []
+
+        def dies(*args: object):
+            calls.append(1)
+            if len(calls) == 3:
+                raise Killed
+            return make_batch(*args)  # type: ignore[arg-type]
+
+        patch.setattr(module, "make_batch", dies)
+        with pytest.raises(Killed):
+            train_connect("s", models[1], rows(), given, config, folder=tmp_path / "b",
+                          resume=False)  # fmt: skip
+    again = small_model()
+    train_connect("s", again, rows(), given, config, folder=tmp_path / "b", resume=True)
+    one, other = models[0].state_dict(), again.state_dict()
+    assert [k for k in one if not torch.equal(one[k], other[k])] == []
+
+
+@pytest.fixture(scope="module")
+def model() -> AVQAModel:
+    return small_model()
+
+
+@pytest.fixture(scope="module")
+def given(model: AVQAModel) -> Features:
+    return features(encoded(model))
+
+
+def test_clips_without_a_modality_have_neither_its_tokens_nor_its_places(
+    model: AVQAModel, given: Features
+) -> None:
+    config = connect(1, missing=1.0)
+    batch = make_batch(model, rows(), given, [0, 1, 2, 3] * 2, config, np.random.default_rng(1))
+    deaf, blind = ~batch.sound.there_BN.any(1), ~batch.picture.there_BN.any(1)
+    assert deaf.any() and blind.any() and not (deaf & blind).any() and (deaf | blind).all()
+    ids = batch.packed.ids_BL
+    assert torch.equal((ids == SOUND).sum(1), (~deaf) * 6)
+    assert torch.equal((ids == PICTURE).sum(1), (~blind) * 3)
+    for n in range(len(ids)):
+        asked = 1 + sum(q is not None for q in batch.asked[3 * n : 3 * n + 3])
+        assert int((ids[n] == CLUE).sum()) == asked * BRIDGE.clues
+        assert all(q is None or not q.steps for q in batch.asked[3 * n : 3 * n + 3])
+    record = model.prompt.tokenizer.decode(batch.packed.labels_BL[deaf][0].clamp(min=0))
+    assert "l2" not in record, "a deaf clip is to write what can only be heard"
+    losses = connect_losses(model, model.inner.model, batch, config)
+    assert torch.isfinite(losses["loss"])
+
+
+def test_paired_questions_keep_places_and_soft_tokens_equal(
+    model: AVQAModel, given: Features
+) -> None:
+    for pair in (0.0, 0.5, 1.0):
+        for seed in range(3):
+            config = connect(1, missing=0.5, pair=pair)
+            batch = make_batch(model, rows(), given, [0, 1, 2], config, np.random.default_rng(seed))
+            losses = connect_losses(model, model.inner.model, batch, config)
+            assert torch.isfinite(losses["loss"])
+
+
+def test_a_stage_that_is_too_short_for_its_clips_says_so(
+    model: AVQAModel, given: Features
+) -> None:
+    with pytest.raises(ValueError, match="more than 10"):
+        make_batch(model, rows(), given, [0], connect(1, length=10), np.random.default_rng(0))
+
+
+def test_rows_of_another_set_are_refused(
+    model: AVQAModel, given: Features, tmp_path: Path
+) -> None:
+    with pytest.raises(AnnotationError, match="8 clips"):
+        train_connect("x", model, rows() * 2, given, connect(1), folder=tmp_path, resume=False)
+
+
+def test_evidence_is_found_in_time_and_on_the_picture(model: AVQAModel, given: Features) -> None:
+    sound, picture = given.batch([0])
+    question = rows()[0].questions[0]
+    heard = sound.times_BN[0][evidence_tokens(question, sound, 0, by_ear=True)]
+    assert heard.min() >= 1 and heard.max() < 2 and len(heard) == 4
+    seen = picture.places_BN2[0][evidence_tokens(question, picture, 0, by_ear=False)]
+    assert len(seen) == 3 * 2 and (seen[:, 0] == 0.125).all()
+
+
+def test_grounding_counts_the_attention_on_the_evidence(model: AVQAModel, given: Features) -> None:
+    config = connect(1)
+    batch = make_batch(model, rows(), given, [0, 1], config, np.random.default_rng(0))
+    keys = model.bridge(batch.sound, batch.picture, batch.seconds_B)
+    _, _, clues = model.clues(keys, batch.words)
+    question = rows()[0].questions[0]
+    parts = []
+    for n, asked in enumerate(batch.asked):
+        if asked is None or not asked.evidence:
+            continue
+        for weights, tokens, ear in ((clues.sound_weights_BN, batch.sound, True),
+                                     (clues.picture_weights_BN, batch.picture, False)):  # fmt: skip
+            hit = evidence_tokens(question, tokens, 0, by_ear=ear)
+            parts.append(-float(weights[n][hit].sum().log()))
+    assert parts
+    assert float(grounding_loss(clues, batch)) == pytest.approx(sum(parts) / len(parts), rel=1e-4)
