@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -316,9 +317,11 @@ def cache_folder() -> Path:
 
 
 def _content(clip: Clip) -> str:
-    """What was read from which file: muted, blanked or otherwise sampled clips differ."""
+    """What was read from which file: a clip that was muted or changed otherwise is another one."""
     read_ = (clip.sound_CS.shape, clip.sound_rate_hz, clip.frames_THWC.shape)
-    digest = hashlib.sha256(clip.frame_times_s.tobytes() + repr(read_).encode())
+    digest = hashlib.sha256(repr(read_).encode())
+    for array in (clip.frame_times_s, clip.sound_CS, clip.frames_THWC):
+        digest.update(np.ascontiguousarray(array))
     return f"{clip.sha256}-{digest.hexdigest()[:16]}"
 
 

@@ -327,7 +327,9 @@ def load_adapter(base: Any, folder: Path) -> Any:
         with safe_open(path, "pt") as file:
             found = set(file.keys())
     except Exception as error:  # safetensors, torch and peft each raise their own
-        raise CheckpointError(f"{path} does not fit this model: {error}") from error
+        raise CheckpointError(
+            f"{folder}: {ADAPTER_CONFIG} and {ADAPTER} do not fit this model: {error}"
+        ) from error
     wanted = {key.replace(".default", "") for key in llm.state_dict() if "lora_" in key}
     if odd := sorted(wanted ^ found):
         raise CheckpointError(

@@ -235,6 +235,7 @@ def test_a_killed_writer_leaves_no_half_file(tmp_path: Path) -> None:
         ("--seconds", "5", "6 to 600"),
         ("--bias", "1.5", "from 0"),
         ("--clips", "0", "at least one clip"),
+        ("--seed", "-1", "zero or a positive"),
         ("--height", "101", "even number"),
         ("--fps", "0", "1 to 120"),
         ("--workers", "0", "at least one"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from avqa_llm.answer import Answer
+from avqa_llm.encoders.cache import FeatureCache
 from avqa_llm.engine import LocalEngine, Session
 from avqa_llm.evidence import covered, picture_evidence, sound_evidence
 from avqa_llm.generation import greedy, rank, read
@@ -256,3 +258,20 @@ def test_what_is_cited_can_be_hidden(engine: LocalEngine) -> None:
     (place,) = picture_evidence(seen, weights, most=1)
     assert place.region == (0.75, 0.5, 1.0, 1.0)
     assert torch.equal(covered(seen, [place]), weights > 0)
+
+
+def test_kept_tokens_are_those_of_this_very_clip(engine: LocalEngine, tmp_path: Path) -> None:
+    """A clip whose sound or frames were changed still carries the name of its file."""
+    keeping = LocalEngine(engine.model, cache=FeatureCache(tmp_path, 2**20))
+    clips = [
+        CLIP,
+        replace(CLIP, sound_CS=CLIP.sound_CS[:, ::-1]),
+        replace(CLIP, frames_THWC=CLIP.frames_THWC[::-1]),
+        CLIP.muted(),
+        CLIP.blanked(),
+    ]
+    for clip in clips * 2:
+        fresh, kept = engine.encode(clip), keeping.encode(clip)
+        for one, other in ((fresh.sound, kept.sound), (fresh.picture, kept.picture)):
+            assert torch.equal(one.values_ND, other.values_ND)
+            assert torch.equal(one.times_N, other.times_N)

@@ -43,6 +43,8 @@ class ConnectConfig:
     questions: int = 0
     """Questions a clip and step; 0: records only."""
     pair: float = 0.15
+    drop: float = 0.06
+    """Share of the questions' words that are left out."""
     missing: float = 0.15
     """Share of clips from which one modality is taken away."""
     grounding: float = 0.1
@@ -166,7 +168,9 @@ def _lay_out(
             Question(question=q.question, steps="", answer=q.answer, evidence=q.evidence)
             for q in questions
         ]
-    blocks, kept = question_blocks(prompt, questions, n_clues=n_clues, pair=config.pair, rng=rng)
+    blocks, kept = question_blocks(
+        prompt, questions, n_clues=n_clues, pair=config.pair, drop=config.drop, rng=rng
+    )
     if config.length:
         room = config.length - len(prefix.ids)
         while blocks and sum(len(block.ids) for block in blocks) > room:

@@ -72,6 +72,7 @@ def fit(
     first = load_state(checkpoint, weights, optimizer) if resume and checkpoint.exists() else 0
     saved_at = time.monotonic()
     sums: dict[str, float] = {}
+    summed = 0  # fewer than log_every after a resume
     trained.train()
     bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=name)
     for step in bar:
@@ -91,9 +92,10 @@ def fit(
         optimizer.step()
         for key, value in losses.items():
             sums[key] = sums.get(key, 0.0) + float(value.detach())
+        summed += 1
         if (step + 1) % config.log_every == 0:
-            means = {k: round(v / config.log_every, 5) for k, v in sums.items()}
-            sums = {}
+            means = {k: round(v / summed, 5) for k, v in sums.items()}
+            sums, summed = {}, 0
             bar.set_postfix(means)
             log(folder, {"stage": name, "step": step + 1, **means})
         if time.monotonic() - saved_at > config.save_every_s:
@@ -136,9 +138,15 @@ def load_state(
     path: Path, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> int:
     """Bring back what `save_state` wrote; returns the step to go on with."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, "pt") as file:
+    try:
+        opened = safe_open(path, "pt")
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is damaged ({error}): remove it, or start anew without --resume"
+        ) from error
+    with opened as file:
         names = set(file.keys())
         if missing := [k for k in weights if f"weight.{k}" not in names]:
             raise CheckpointError(f"{path} lacks {missing[0]}: it belongs to another recipe")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from avqa_llm.errors import AnnotationError
+from avqa_llm.labels import LABELS
 from avqa_llm.prompt import Prompt, Turn
 from avqa_llm.training.packing import Piece
 
@@ -81,11 +82,13 @@ def question_blocks(
     *,
     n_clues: int,
     pair: float,
+    drop: float,
     rng: np.random.Generator,
 ) -> tuple[list[Piece], list[Question]]:
     """Questions as blocks of a packed sequence; some follow another one as a conversation does.
 
-    A share of `pair` of the blocks hold an earlier question and its answer first.
+    A share of `pair` of the blocks hold an earlier question and its answer first; a share of
+    `drop` of the words is left out (`dropped`).
 
     Returns:
         The blocks, and the question that each of them ends with.
@@ -97,7 +100,23 @@ def question_blocks(
         if again := bool(waiting) and rng.random() < pair:
             before = waiting.pop()
             earlier = prompt.history([Turn(question=before.question, answer=before.answer)])
-        head = prompt.question(asked.question, n_clues, again=again)
+        words = dropped(asked.question, drop, rng)
+        head = prompt.question(words, n_clues, again=again)
         blocks.append(Piece.of(earlier + head, prompt.answer(asked.steps, asked.answer)))
         last.append(asked)
     return blocks, last
+
+
+def dropped(question: str, share: float, rng: np.random.Generator) -> str:
+    """The question without some of its words; names, sides and orders always stay."""
+    words = question.split()
+    gone = rng.random(len(words)) < share
+    kept = [w for w, out in zip(words, gone, strict=True) if not out or w.strip("?.,") in _KEPT]
+    return " ".join(kept)
+
+
+_KEPT = frozenset(
+    word
+    for label in (*LABELS, "first last second third fourth fifth before after loudest lowest")
+    for word in (*label.replace("_", " ").split(), f"{label}s")
+)

@@ -38,6 +38,8 @@ class TextConfig:
     """Questions a clip and step."""
     pair: float = 0.15
     """Share of questions that follow another one."""
+    drop: float = 0.06
+    """Share of the questions' words that are left out, so that no single one is relied on."""
     learn_records: bool = False
     """Also learn to write records. They are mostly chance, which slows the learning of answers."""
     length: int = 288
@@ -73,7 +75,9 @@ def build_llm(config: TextConfig, tokenizer: Any) -> nn.Module:
             num_attention_heads=config.heads,
             num_key_value_heads=config.heads,
             max_position_embeddings=1024,
-            tie_word_embeddings=True,
+            # Tied, words that are interchangeable in what is written become one word in what is
+            # read: after 3500 steps "indoor" and "outdoor" had a cosine of 0.98.
+            tie_word_embeddings=False,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -111,7 +115,12 @@ def text_batch(
     for row in rows:
         pick = rng.permutation(len(row.questions))[: config.questions]
         blocks, _ = question_blocks(
-            prompt, [row.questions[i] for i in pick], n_clues=0, pair=config.pair, rng=rng
+            prompt,
+            [row.questions[i] for i in pick],
+            n_clues=0,
+            pair=config.pair,
+            drop=config.drop,
+            rng=rng,
         )
         head, record = prompt.clip(0, 0), prompt.record(row.record)
         prefix = Piece.of(head, record) if config.learn_records else Piece.of(head + record, [])

@@ -49,6 +49,8 @@ class SetConfig:
     def __post_init__(self) -> None:
         if self.clips < 1:
             raise AVQAError(f"--clips {self.clips}: a set needs at least one clip")
+        if self.seed < 0:
+            raise AVQAError(f"--seed {self.seed}: zero or a positive number")
         if self.split not in BANKS:
             raise AVQAError(f"--split {self.split}: choose one of {', '.join(BANKS)}")
         if not 6 <= self.seconds <= 600:
