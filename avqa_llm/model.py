@@ -114,8 +114,8 @@ class ClipTokens:
 
     @property
     def timeline(self) -> int:
-        """Whole seconds, at least one."""
-        return max(1, int(self.seconds + 0.999))
+        """Whole seconds, at least one; encoders' padding (AAC: 8 ms) does not make another."""
+        return max(1, int(self.seconds + 0.8))
 
 
 class AVQAModel(nn.Module):

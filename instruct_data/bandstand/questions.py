@@ -3,18 +3,19 @@
 Every template has one function here. It yields a `Candidate` for each way to fill the
 slots that has exactly one answer which a careful person could not dispute: loudness
 apart by `LOUDER_DB`, starts by `APART_S`, lengths by `LONGER_S`, rhythms by `FASTER`,
-and places that only one player takes.
+and places that only one player takes. Where a player is drowned by a far louder one, only
+questions about the picture and the narrator are asked.
 
 Readings of the templates that MUSIC-AVQA leaves open:
 - "lowest" instrument: the softest (the slot of *loudest*);
-- "first/last sounding": first/last to start;
+- "first/last sounding": first/last to start; *last* is asked only where it also stops last;
 - "did not sound from beginning to end": asked only where every instrument on the picture
   either sounds for the whole clip or never, so that both readings agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -32,8 +33,12 @@ FASTER = 1.4
 LONGER_S = 2.0
 APART_S = 1.2
 TOGETHER_S = 0.1
+MASKED_DB, MASKED_SHARE = 13.0, 0.9
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 ORDER = ("first", "second", "third", "fourth", "fifth")
+
+Compare = Callable[[Player, Player], "bool | None"]
+Word = Callable[[Player], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +55,20 @@ class Candidate:
 
 def candidates(scene: Scene) -> dict[str, list[Candidate]]:
     """All well-posed questions, by template. Templates without one are left out."""
-    found = {template: list(ask(scene)) for template, ask in ASKERS.items()}
+    masked = any(is_masked(player, scene) for player in scene.heard)
+    askers = {t: ask for t, ask in ASKERS.items() if not masked or ask in _BY_EYE}
+    found = {template: list(ask(scene)) for template, ask in askers.items()}
     return {template: rows for template, rows in found.items() if rows}
+
+
+def is_masked(player: Player, scene: Scene) -> bool:
+    """Whether somebody far louder plays nearly all the time that this one plays."""
+    return any(
+        (other.level_db or 0.0) - (player.level_db or 0.0) >= MASKED_DB
+        and _overlap_s(player, other) >= MASKED_SHARE * player.length_s
+        for other in scene.heard
+        if other is not player
+    )
 
 
 def _make(
@@ -89,11 +106,23 @@ def _absent(scene: Scene, n: int = 3) -> list[str]:
     return [k for k in rotated if k not in there][:n]
 
 
-def _state(scene: Scene, instrument: str, *, by_ear: bool) -> str:
+def _copied(players: Iterable[Player], *words: Word) -> str:
+    """Steps: events as the record begins them, name and side first, then what is wanted of each.
+
+    A small model that looks things up copies on from what it has just written; steps that
+    skip the side are learned many times more slowly.
+    """
+    return " ".join(" ".join([p.instrument, p.side, *(word(p) for word in words)]) for p in players)
+
+
+def _presence_words(scene: Scene, instrument: str, *, by_ear: bool) -> str:
     mine = [p for p in scene.players if p.instrument == instrument]
-    if by_ear:
-        return "heard" if any(p.audible for p in mine) else "silent" if mine else "none"
-    return "seen" if any(p.visible for p in mine) else "off" if mine else "none"
+    words = (_start_or_silent,) if by_ear else ()
+    return _copied(mine, *words) if mine else f"{instrument} none"
+
+
+def _start_or_silent(player: Player) -> str:
+    return start_word(player) if player.audible else "silent"
 
 
 def _names(players: Sequence[Player]) -> list[str]:
@@ -118,8 +147,10 @@ def _first_last(scene: Scene) -> Iterator[tuple[str, Player]]:
     starts = [p.start_s or 0.0 for p in order]
     if starts[1] - starts[0] >= APART_S and order[0].visible:
         yield "first", order[0]
-    if starts[-1] - starts[-2] >= APART_S and order[-1].visible:
-        yield "last", order[-1]
+    last = order[-1]
+    stops_last = all((last.end_s or 0.0) >= (p.end_s or 0.0) for p in order)
+    if starts[-1] - starts[-2] >= APART_S and last.visible and stops_last:
+        yield "last", last
 
 
 # -- comparisons ---------------------------------------------------------------------------
@@ -140,16 +171,12 @@ def _longer(one: Player, other: Player) -> bool | None:
     return None if abs(gap) < LONGER_S else gap > 0
 
 
-Compare = Callable[[Player, Player], "bool | None"]
-Word = Callable[[Player], str]
-
-
 def _compare_objects(compare: Compare, word: Word) -> Callable[[Scene], Iterator[Candidate]]:
     def ask(scene: Scene) -> Iterator[Candidate]:
         for one, other in permutations(_singles(scene.heard), 2):
             truth = compare(one, other)
             if truth is not None:
-                steps = f"{one.instrument} {word(one)} {other.instrument} {word(other)}"
+                steps = _copied((one, other), word)
                 slots = (one.instrument, other.instrument)
                 yield _make(scene, slots, _yes(truth), steps, (one, other))
 
@@ -168,7 +195,7 @@ def _compare_placed(compare: Compare, word: Word) -> Callable[[Scene], Iterator[
             truth = compare(one, other)
             if truth is None or one.side == other.side:
                 continue
-            steps = " ".join(f"{p.instrument} {p.side} {word(p)}" for p in (one, other))
+            steps = _copied((one, other), word)
             slots = (one.instrument, one.side, other.instrument, other.side)
             yield _make(scene, slots, _yes(truth), steps, (one, other))
 
@@ -193,28 +220,28 @@ def _compare_sides(compare: Compare, word: Word) -> Callable[[Scene], Iterator[C
 
 
 def _presence(*, by_ear: bool) -> Callable[[Scene], Iterator[Candidate]]:
-    good = "heard" if by_ear else "seen"
-
     def ask(scene: Scene) -> Iterator[Candidate]:
         for kind in _names(scene.players) + _absent(scene):
-            state = _state(scene, kind, by_ear=by_ear)
-            about = [p for p in scene.players if p.instrument == kind]
-            yield _make(scene, (kind,), _yes(state == good), f"{kind} {state}", about)
+            mine = [p for p in scene.players if p.instrument == kind]
+            steps = _presence_words(scene, kind, by_ear=by_ear)
+            yield _make(scene, (kind,), _yes(_there(mine, by_ear=by_ear)), steps, mine)
 
     return ask
 
 
 def _both_present(*, by_ear: bool) -> Callable[[Scene], Iterator[Candidate]]:
-    good = "heard" if by_ear else "seen"
-
     def ask(scene: Scene) -> Iterator[Candidate]:
         for pair in permutations(_names(scene.players) + _absent(scene, 1), 2):
-            states = [_state(scene, kind, by_ear=by_ear) for kind in pair]
-            steps = " ".join(f"{k} {s}" for k, s in zip(pair, states, strict=True))
-            about = [p for p in scene.players if p.instrument in pair]
-            yield _make(scene, pair, _yes(states == [good, good]), steps, about)
+            players = [[p for p in scene.players if p.instrument == kind] for kind in pair]
+            truth = all(_there(mine, by_ear=by_ear) for mine in players)
+            steps = " ".join(_presence_words(scene, kind, by_ear=by_ear) for kind in pair)
+            yield _make(scene, pair, _yes(truth), steps, [*players[0], *players[1]])
 
     return ask
+
+
+def _there(players: Sequence[Player], *, by_ear: bool) -> bool:
+    return any(p.audible if by_ear else p.visible for p in players)
 
 
 def _always_playing(scene: Scene) -> Iterator[Candidate]:
@@ -223,7 +250,7 @@ def _always_playing(scene: Scene) -> Iterator[Candidate]:
             continue
         missing = scene.seconds - player.length_s
         if missing == 0 or missing >= LONGER_S:
-            steps = f"{player.instrument} {start_word(player)} {end_word(player)}"
+            steps = _copied((player,), start_word, end_word)
             yield _make(scene, (player.instrument,), _yes(missing == 0), steps, (player,))
 
 
@@ -234,7 +261,7 @@ def _voiceover(scene: Scene) -> Iterator[Candidate]:
 def _sound_from_picture(scene: Scene) -> Iterator[Candidate]:
     on_picture = {p.visible for p in scene.heard}
     if len(on_picture) == 1 and scene.voiceover is None:
-        steps = " ".join(f"{p.instrument} {p.side}" for p in scene.heard)
+        steps = _copied(scene.heard)
         yield _make(scene, (), _yes(on_picture == {True}), steps, scene.heard)
 
 
@@ -265,13 +292,15 @@ def _count_seen_types(scene: Scene) -> Iterator[Candidate]:
 def _count_seen(scene: Scene) -> Iterator[Candidate]:
     for kind in _names(scene.players) + _absent(scene, 1):
         mine = [p for p in scene.seen if p.instrument == kind]
-        yield _make(scene, (kind,), NUMBERS[len(mine)], " ".join(p.side for p in mine), mine)
+        steps = _presence_words(scene, kind, by_ear=False)
+        yield _make(scene, (kind,), NUMBERS[len(mine)], steps, mine)
 
 
 def _count_sounding_object(scene: Scene) -> Iterator[Candidate]:
     for kind in _names(scene.seen):
         mine = [p for p in scene.heard if p.instrument == kind]
-        yield _make(scene, (kind,), NUMBERS[len(mine)], " ".join(p.side for p in mine), mine)
+        steps = _presence_words(scene, kind, by_ear=True)
+        yield _make(scene, (kind,), NUMBERS[len(mine)], steps, mine)
 
 
 def _count_silent(scene: Scene) -> Iterator[Candidate]:
@@ -292,7 +321,7 @@ def _beside(scene: Scene) -> Iterator[Candidate]:
         for side, others in (("left", scene.seen[:at]), ("right", scene.seen[at + 1 :])):
             if len(others) == 1:
                 other = others[0]
-                steps = f"{player.instrument} {player.side} {other.instrument} {other.side}"
+                steps = _copied((player, other))
                 slots = (side, player.instrument)
                 yield _make(scene, slots, other.instrument, steps, (player, other))
 
@@ -319,7 +348,7 @@ def _loudest_where(scene: Scene) -> Iterator[Candidate]:
         return
     for word, player, rival in (("loudest", order[-1], order[-2]), ("lowest", order[0], order[1])):
         if _louder(player, rival) is not None:
-            steps = f"{player.instrument} {level_word(player)}"
+            steps = _copied((player,), level_word)
             yield _make(scene, (word,), player.side, steps, (player,))
 
 
@@ -330,9 +359,7 @@ def _same_time(scene: Scene) -> Iterator[Candidate]:
         clear = all(seconds >= LONGER_S or seconds == 0 for seconds, _ in overlaps)
         if len(together) == 1 and clear:
             other = together[0]
-            steps = " ".join(
-                f"{p.instrument} {start_word(p)} {end_word(p)}" for p in (player, other)
-            )
+            steps = _copied((player, other), start_word, end_word)
             yield _make(scene, (player.instrument,), other.instrument, steps, (player, other))
 
 
@@ -345,7 +372,7 @@ def _first_from_side(scene: Scene) -> Iterator[Candidate]:
     for word, player in _first_last(scene):
         for side in ("left", "middle", "right"):
             if _alone_at(scene, side) is not None:
-                steps = f"{player.instrument} {start_word(player)} {player.side}"
+                steps = _copied((player,), start_word)
                 slots = (word, side)
                 yield _make(scene, slots, _yes(player.side == side), steps, (player,))
 
@@ -355,7 +382,7 @@ def _beside_first(scene: Scene) -> Iterator[Candidate]:
         at = scene.seen.index(player)
         for side, others in (("left", scene.seen[:at]), ("right", scene.seen[at + 1 :])):
             if len(others) == 1:
-                steps = f"{player.instrument} {start_word(player)} {player.side}"
+                steps = _copied((player,), start_word)
                 about = (player, others[0])
                 yield _make(scene, (side, word), others[0].instrument, steps, about)
 
@@ -368,13 +395,13 @@ def _comes_in(scene: Scene) -> Iterator[Candidate]:
     if len(order) < 2:
         return
     for n, (word, player) in enumerate(zip(ORDER, order, strict=False), start=1):
-        steps = " ".join(f"{p.instrument} {start_word(p)}" for p in order[:n])
+        steps = _copied(order[:n], start_word)
         yield _make(scene, (word,), player.instrument, steps, order[:n])
 
 
 def _first_where(scene: Scene) -> Iterator[Candidate]:
     for word, player in _first_last(scene):
-        steps = f"{player.instrument} {start_word(player)}"
+        steps = _copied((player,), start_word)
         yield _make(scene, (word,), player.side, steps, (player,))
 
 
@@ -385,7 +412,7 @@ def _which_of_a_kind(scene: Scene) -> Iterator[Candidate]:
         if len(mine) < 2 or silent:
             continue
         starts = [p.start_s or 0.0 for p in mine]
-        steps = " ".join(f"{p.side} {start_word(p)}" for p in mine)
+        steps = _copied(mine, start_word)
         if max(starts) - min(starts) <= TOGETHER_S:
             for word in ("first", "last"):
                 yield _make(scene, (kind, word), "simultaneously", steps, mine)
@@ -403,7 +430,7 @@ def _before_after(scene: Scene) -> Iterator[Candidate]:
         for word, others in (("before", order[:at]), ("after", order[at + 1 :])):
             if len(others) == 1:
                 other = others[0]
-                steps = " ".join(f"{p.instrument} {start_word(p)}" for p in (player, other))
+                steps = _copied((player, other), start_word)
                 slots = (word, player.instrument)
                 yield _make(scene, slots, other.instrument, steps, (player, other))
 
@@ -454,3 +481,6 @@ ASKERS: dict[str, Callable[[Scene], Iterator[Candidate]]] = {
     "Which <Object> makes the sound <FL>?": _which_of_a_kind,
     "Which instrument makes sounds <BA> the <Object>?": _before_after,
 }
+
+_BY_EYE = {ASKERS[t] for t in ASKERS if "entire video" in t or "instruments in the video?" in t}
+_BY_EYE |= {_beside, _outermost, _what_is_it, _place, _voiceover}
