@@ -34,7 +34,9 @@ class BridgeConfig:
     clue_layers: int = 3
     sound_per_second: int = 2
     """Timeline tokens of the sound for each second."""
-    picture_per_second: int = 1
+    picture_per_second: int = 4
+    picture_bands: int = 8
+    """Columns of the picture that the picture's timeline sweeps over."""
     clues: int = 8
     """Clue tokens for each modality."""
 
@@ -78,8 +80,10 @@ class Bridge(nn.Module):
         formers = (*shape, config.qformer_layers, config.ratio)
         self.read_sound = TokenReader(sound_in, *readers)
         self.read_picture = TokenReader(picture_in, *readers)
-        self.qformer_sound = QFormer(*formers, per_second=config.sound_per_second)
-        self.qformer_picture = QFormer(*formers, per_second=config.picture_per_second)
+        self.qformer_sound = QFormer(*formers, per_second=config.sound_per_second, bands=1)
+        self.qformer_picture = QFormer(
+            *formers, per_second=config.picture_per_second, bands=config.picture_bands
+        )
         self.aggregator = ClueAggregator(
             *shape, config.clue_layers, config.ratio, clues=config.clues, words_in=llm_width
         )

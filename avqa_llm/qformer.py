@@ -58,13 +58,20 @@ class QFormerBlock(nn.Module):
 
 
 class QFormer(nn.Module):
-    """`per_second` queries for every second of the clip."""
+    """`per_second` queries for every second of the clip.
+
+    A query starts from the mean of the tokens at its anchor, so that it says something from
+    the first step on; from there it can attend to everything. With one band the anchors of a
+    second share its time; with several bands they sweep over the picture from left to right,
+    second after second.
+    """
 
     def __init__(
-        self, width: int, heads: int, layers: int, ratio: float, *, per_second: int
+        self, width: int, heads: int, layers: int, ratio: float, *, per_second: int, bands: int
     ) -> None:
         super().__init__()
-        self.per_second = per_second
+        self.per_second, self.bands = per_second, bands
+        self.anchor = nn.Linear(width, width)
         self.queries = nn.Parameter(torch.randn(per_second, width) * 0.2)
         self.time = Waves(1, width, shortest=0.3, longest=240.0)
         self.blocks = nn.ModuleList(QFormerBlock(width, heads, ratio) for _ in range(layers))
@@ -80,10 +87,23 @@ class QFormer(nn.Module):
         """
         longest = int(seconds_B.max())
         centre = torch.arange(longest, device=keys_BND.device) + 0.5
-        start = self.queries + self.time(centre[:, None, None])
-        queries = start.flatten(0, 1).expand(len(keys_BND), -1, -1)
+        start = (self.queries + self.time(centre[:, None, None])).flatten(0, 1)
+        queries = start + self.anchor(self._at_anchors(keys_BND, tokens, longest))
         exists = centre[None] < seconds_B[:, None]
         exists_BQ = exists.repeat_interleave(self.per_second, dim=1)
         for block in self.blocks:
             queries = block(queries, exists_BQ, keys_BND, tokens.there_BN)
         return self.norm(queries), exists_BQ
+
+    def _at_anchors(self, keys_BND: Tensor, tokens: TokenBatch, seconds: int) -> Tensor:
+        """Means of the tokens at each query's anchor (B, Q, D); zero where there are none."""
+        number = torch.arange(seconds * self.per_second, device=keys_BND.device)
+        if self.bands == 1:
+            here = (tokens.times_BN * self.per_second).long()[:, None] == number[:, None]
+        else:
+            second, band = number // self.per_second, number % self.bands
+            here = tokens.times_BN.long()[:, None] == second[:, None]
+            across = (tokens.places_BN2[..., 0] * self.bands).long().clamp(max=self.bands - 1)
+            here = here & (across[:, None] == band[:, None])
+        share_BQN = (here & tokens.there_BN[:, None]).to(keys_BND.dtype)
+        return share_BQN @ keys_BND / share_BQN.sum(-1, keepdim=True).clamp(min=1)

@@ -198,7 +198,7 @@ def test_a_miniature_learns_four_clips_by_heart_and_answers(tmp_path: Path) -> N
     # Its frozen head is random and narrow: at the usual scale no word could get more than a third.
     model.inner.model.norm.weight.data.mul_(4)
     clips = encoded(model)
-    train_connect("instruct", model, rows(), features(clips), connect(110),
+    train_connect("instruct", model, rows(), features(clips), connect(80),
                   folder=tmp_path, resume=False)  # fmt: skip
     found = logged(tmp_path)
     assert found[0]["tokens"] > 2
