@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -321,7 +320,7 @@ def _content(clip: Clip) -> str:
     read_ = (clip.sound_CS.shape, clip.sound_rate_hz, clip.frames_THWC.shape)
     digest = hashlib.sha256(repr(read_).encode())
     for array in (clip.frame_times_s, clip.sound_CS, clip.frames_THWC):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(array.tobytes())
     return f"{clip.sha256}-{digest.hexdigest()[:16]}"
 
 

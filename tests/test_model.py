@@ -173,7 +173,8 @@ def assert_same_rows(together: ClipKeys, alone: ClipKeys, n: int) -> None:
 def test_timelines_have_the_length_of_their_clip(case: Case) -> None:
     keys = case.model.keys([case.clip, case.longer])
     assert keys.sound_there_BQ.sum(1).tolist() == [3 * 2, 5 * 2]
-    assert keys.picture_there_BQ.sum(1).tolist() == [3, 5]
+    per_second = case.model.config.bridge.picture_per_second
+    assert keys.picture_there_BQ.sum(1).tolist() == [3 * per_second, 5 * per_second]
 
 
 @pytest.mark.parametrize("gone", ["sound", "picture"])

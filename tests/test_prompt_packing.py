@@ -98,9 +98,11 @@ def test_training_and_use_build_the_same_prompt(prompt: Prompt) -> None:
     """What stands before an answer in training is what the engine puts there."""
     asked = [Question(question=q, steps="l2 s3", answer="two") for q in QUESTIONS[:2]]
     rng = np.random.default_rng(0)
-    (single,), (last,) = question_blocks(prompt, asked[:1], n_clues=3, pair=0.0, rng=rng)
+    (single,), (last,) = question_blocks(prompt, asked[:1], n_clues=3, pair=0.0, drop=0.0, rng=rng)
     assert given(single) == prompt.question(last.question, 3)
-    (paired,), (last,) = question_blocks(prompt, list(asked), n_clues=3, pair=1.0, rng=rng)
+    (paired,), (last,) = question_blocks(
+        prompt, list(asked), n_clues=3, pair=1.0, drop=0.0, rng=rng
+    )
     (first,) = [q for q in asked if q is not last]
     history = prompt.history([Turn(question=first.question, answer=first.answer)])
     assert given(paired) == history + prompt.question(last.question, 3, again=True)
@@ -217,7 +219,7 @@ def test_a_question_without_room_is_left_out_whole() -> None:
                   questions=questions)  # fmt: skip
     prefix, blocks = pieces(PLAIN)
     length = len(prefix.ids) + max(len(b.ids) for b in blocks) + 3
-    config = TextConfig(rows="", loop=None, questions=3, pair=0.0, length=length)  # type: ignore[arg-type]
+    config = TextConfig(rows="", loop=None, questions=3, pair=0.0, drop=0.0, length=length)  # type: ignore[arg-type]
     packed = text_batch(PLAIN, [row], config, np.random.default_rng(0))
     ids = [i for i in packed.ids_BL[0].tolist() if i != PAD]
     wanted = [

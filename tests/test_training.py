@@ -28,7 +28,7 @@ from avqa_llm.training.connect import (
 )
 from avqa_llm.training.features import Features
 from avqa_llm.training.loop import LoopConfig, fit, shuffled
-from avqa_llm.training.rows import ClipRow, Question
+from avqa_llm.training.rows import ClipRow, Question, dropped
 from tests.model_parts import BRIDGE, small_clip, small_model
 
 LOOP = LoopConfig(steps=8, batch=4, lr=0.01, warmup=2, log_every=2, save_every_s=0.0)
@@ -323,3 +323,13 @@ def test_grounding_counts_the_attention_on_the_evidence(model: AVQAModel, given:
             parts.append(-float(weights[n][hit].sum().log()))
     assert parts
     assert float(grounding_loss(clues, batch)) == pytest.approx(sum(parts) / len(parts), rel=1e-4)
+
+
+def test_dropped_words_leave_names_and_sides() -> None:
+    rng = np.random.default_rng(0)
+    question = "Would you say that the violin on the left is louder than the acoustic guitar?"
+    assert dropped(question, 0.0, rng) == question
+    kept = dropped(question, 1.0, rng).split()
+    assert kept == ["violin", "left", "acoustic", "guitar?"]
+    some = dropped(question, 0.3, rng).split()
+    assert 4 <= len(some) < len(question.split())
