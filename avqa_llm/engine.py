@@ -63,7 +63,8 @@ class LocalEngine:
     def __init__(self, model: AVQAModel, *, cache: FeatureCache | None = None) -> None:
         """`cache`: where encoder tokens of clips are kept; none: they are computed every time."""
         self.model, self.cache = model, cache
-        model.llm.merge_adapter()  # the same function in fewer products: faster
+        if not any(getattr(part, "merged", False) for part in model.llm.modules()):
+            model.llm.merge_adapter()  # the same function in fewer products: faster
         self._encoders = (identity(model.picture), identity(model.sound)) if cache else ("", "")
         prompt = model.prompt
         self.labels = LABELS

@@ -160,7 +160,7 @@ def _sample(row: Row, answer: Answer, seconds: float) -> Sample:
         probability=min(max(float(answer.probability), 0.0), 1.0),
         consumed=answer.consumed,
         warnings=answer.warnings,
-        seconds=round(seconds, 4),
+        seconds=round(seconds, 6),
     )
 
 
@@ -182,7 +182,7 @@ def _provenance(
         "commit": commit(),
         "versions": versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(sum(sample.seconds for sample in samples), 1),
+        "seconds": round(sum(sample.seconds for sample in samples), 3),
         "clips": len({sample.video_id for sample in samples}),
         "questions": len(samples),
         "missing_clips": missing,

@@ -266,7 +266,7 @@ def test_clips_without_a_modality_have_neither_its_tokens_nor_its_places(
     assert deaf.any() and blind.any() and not (deaf & blind).any() and (deaf | blind).all()
     ids = batch.packed.ids_BL
     assert torch.equal((ids == SOUND).sum(1), (~deaf) * 6)
-    assert torch.equal((ids == PICTURE).sum(1), (~blind) * 3)
+    assert torch.equal((ids == PICTURE).sum(1), (~blind) * 3 * BRIDGE.picture_per_second)
     for n in range(len(ids)):
         asked = 1 + sum(q is not None for q in batch.asked[3 * n : 3 * n + 3])
         assert int((ids[n] == CLUE).sum()) == asked * BRIDGE.clues

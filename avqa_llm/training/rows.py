@@ -117,6 +117,10 @@ def dropped(question: str, share: float, rng: np.random.Generator) -> str:
 
 _KEPT = frozenset(
     word
-    for label in (*LABELS, "first last second third fourth fifth before after loudest lowest")
-    for word in (*label.replace("_", " ").split(), f"{label}s")
+    for name in (
+        *LABELS,
+        *"first last second third fourth fifth before after loudest lowest".split(),
+    )
+    if name != "more than ten"
+    for word in (*name.replace("_", " ").split(), f"{name}s")
 )
