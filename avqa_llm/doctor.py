@@ -131,7 +131,7 @@ def look_at_model(folder: Path) -> dict[str, Any]:
     damaged = [name for name in weights if not is_whole(folder / name)]
     problem = None
     if not weights:
-        problem = f"no weights (*.safetensors) in {folder}: the checkout is incomplete"
+        problem = f"no weights (*.safetensors) in {folder}"
     elif damaged:
         problem = f"cut short or replaced by a pointer: {', '.join(damaged)} in {folder}"
     return {
@@ -240,7 +240,10 @@ def what_to_do(findings: dict[str, Any]) -> list[str]:
                 f"Reinstall it: pip install --force-reinstall --no-deps {package}"
             )
     if findings["model"]["problem"]:
-        to_do.append(f"The embedded model: {findings['model']['problem']}. Clone again.")
+        to_do.append(
+            f"The embedded model: {findings['model']['problem']}. Clone again, or train it:"
+            " avqa train adapters/recipes/tiny.yaml"
+        )
     return to_do
 
 

@@ -18,6 +18,11 @@ def find_model(model: str | Path) -> Path:
         CheckpointError: there is none; names what there is.
     """
     folder = PRESETS.get(str(model), Path(model))
+    if not folder.is_dir() and str(model) in PRESETS:
+        raise CheckpointError(
+            f"the weights of {str(model)!r} are not in {folder}; train them with"
+            f" `avqa train adapters/recipes/{model}.yaml`, or name a model directory"
+        )
     if not folder.is_dir():
         raise CheckpointError(
             f"model {str(model)!r} is neither a preset ({', '.join(PRESETS)}) nor a directory;"

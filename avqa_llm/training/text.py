@@ -90,8 +90,7 @@ def build_llm(config: TextConfig, tokenizer: Any) -> nn.Module:
         )
     )
     nn.init.normal_(llm.get_input_embeddings().weight, std=WORD_STD)
-    module: nn.Module = llm
-    return module
+    return llm
 
 
 def train_text(config: TextConfig, *, data: Path, folder: Path, resume: bool) -> Path:
