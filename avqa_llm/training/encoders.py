@@ -28,7 +28,7 @@ from avqa_llm.training.bandstand import (
     shard_paths,
     sound_targets,
 )
-from avqa_llm.training.loop import LoopConfig, fit, shuffled
+from avqa_llm.training.loop import INIT_STD, LoopConfig, fit, shuffled
 
 N_KINDS = len(INSTRUMENT_LABELS)
 TOKEN_S = 0.1
@@ -91,6 +91,7 @@ def _vit(config: EncodersConfig, shape: dict[str, Any]) -> nn.Module:
         intermediate_size=config.intermediate,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
+        initializer_range=INIT_STD,
         attn_implementation="eager",
         **shape,
     )

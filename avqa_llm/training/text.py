@@ -17,13 +17,12 @@ from torch import Tensor, nn
 from avqa_llm.labels import LABELS
 from avqa_llm.prompt import Prompt, spoken
 from avqa_llm.tokenizer import train_tokenizer
-from avqa_llm.training.loop import LoopConfig, fit, shuffled
+from avqa_llm.training.loop import INIT_STD, LoopConfig, fit, shuffled
 from avqa_llm.training.packing import IGNORE, Packed, Piece, pack
 from avqa_llm.training.rows import ClipRow, question_blocks, read_rows
 
-INIT_STD, WORD_STD = 0.06, 0.5
-"""Of weights and of word embeddings at the start. The usual 0.02 is for networks many times
-wider: from there, looking a player up by name was not learned in 3,500 steps, from here in 300."""
+WORD_STD = 0.5
+"""Of the word embeddings at the start, so that words differ from one another at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
