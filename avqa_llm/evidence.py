@@ -1,9 +1,8 @@
 """From the aggregator's attention to places of the clip that a person can check.
 
-The weights over tokens are summed into seconds of sound, and into cells of the picture at
-each moment; the strongest are cited. That the answer rests on them is checked by deletion:
-`avqa_llm.engine` can hide what is cited, and the probability falls more than when as much
-is hidden at random.
+The weights over tokens are summed into seconds of sound, and into columns of the picture; the
+strongest are cited. Whether an answer rests on what it cites is measured by deletion:
+`python -m eval evidence`.
 
 Legend: N tokens.
 """

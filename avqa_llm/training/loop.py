@@ -22,8 +22,7 @@ from avqa_llm.errors import AVQAError, CheckpointError
 
 INIT_STD = 0.06
 """Of the weights of networks that start from nothing. The usual 0.02 is for networks many times
-wider than ours: from there the text stage never learned in 3,500 steps what it learns from here
-in 300, and the picture encoder needs more than twice the steps (docs/LOG.md)."""
+wider than ours: from there the picture encoder needs more than twice the steps (docs/LOG.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
