@@ -14,6 +14,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from avqa_llm.bridge import BridgeConfig
 from avqa_llm.engine import LocalEngine
 from avqa_llm.errors import AnnotationError, AVQAError, CheckpointError
 from avqa_llm.model import AVQAModel, ClipTokens
@@ -28,7 +29,8 @@ from avqa_llm.training.connect import (
 )
 from avqa_llm.training.features import Features
 from avqa_llm.training.loop import LoopConfig, fit, shuffled
-from avqa_llm.training.rows import ClipRow, Question, dropped
+from avqa_llm.training.naming import Naming, sounding, standing
+from avqa_llm.training.rows import ClipRow, Event, Question, dropped
 from tests.model_parts import BRIDGE, small_clip, small_model
 
 LOOP = LoopConfig(steps=8, batch=4, lr=0.01, warmup=2, log_every=2, save_every_s=0.0)
@@ -273,7 +275,7 @@ def test_clips_without_a_modality_have_neither_its_tokens_nor_its_places(
         assert all(q is None or not q.steps for q in batch.asked[3 * n : 3 * n + 3])
     record = model.prompt.tokenizer.decode(batch.packed.labels_BL[deaf][0].clamp(min=0))
     assert "l2" not in record, "a deaf clip is to write what can only be heard"
-    losses = connect_losses(model, model.inner.model, batch, config)
+    losses = connect_losses(model, model.inner.model, batch, config, Naming())
     assert torch.isfinite(losses["loss"])
 
 
@@ -284,7 +286,7 @@ def test_paired_questions_keep_places_and_soft_tokens_equal(
         for seed in range(3):
             config = connect(1, missing=0.5, pair=pair)
             batch = make_batch(model, rows(), given, [0, 1, 2], config, np.random.default_rng(seed))
-            losses = connect_losses(model, model.inner.model, batch, config)
+            losses = connect_losses(model, model.inner.model, batch, config, Naming())
             assert torch.isfinite(losses["loss"])
 
 
@@ -320,9 +322,55 @@ def test_grounding_counts_the_attention_on_the_evidence(model: AVQAModel, given:
         for weights, tokens, ear in ((clues.sound_weights_BN, batch.sound, True),
                                      (clues.picture_weights_BN, batch.picture, False)):  # fmt: skip
             hit = evidence_tokens(question, tokens, 0, by_ear=ear)
-            parts.append(-float(weights[n][hit].sum().log()))
+            parts.append(-float(weights[n][hit].sum().detach().log()))
     assert parts
     assert float(grounding_loss(clues, batch)) == pytest.approx(sum(parts) / len(parts), rel=1e-4)
+
+
+EVENTS = (
+    Event(name="tuba", x=0.3, start_s=1.0, end_s=2.0),
+    Event(name="drum", x=0.99),
+    Event(name="voice", start_s=0.0, end_s=1.4),
+)
+
+
+def test_what_sounds_is_named_at_its_time() -> None:
+    names = ["drum", "tuba", "voice"]
+    target = sounding(EVENTS, names, 6, BridgeConfig(sound_per_second=2))
+    assert target.T.tolist() == [[0] * 6, [0, 0, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0]]
+
+
+def test_what_stands_is_named_in_its_band() -> None:
+    shape = BridgeConfig(picture_per_second=2, picture_bands=4)
+    target = standing(EVENTS, ["drum", "tuba", "voice"], 8, shape)
+    assert target.T.tolist() == [[0, 0, 0, 1] * 2, [-1, 1, 0, 0] * 2, [0] * 8]
+
+
+def test_timeline_tokens_come_to_lie_near_the_names_of_what_is_there(
+    model: AVQAModel, given: Features
+) -> None:
+    events = [(Event(name=name, x=0.1, start_s=0.0, end_s=3.0),) for name in NAMES]
+    naming, seconds = Naming(), torch.full((4,), 3)
+    learned = [*model.bridge.parameters(), *naming.parameters()]
+    before = [p.detach().clone() for p in learned]
+    adam = torch.optim.Adam(learned, lr=0.01)
+    losses = []
+    for _ in range(60):
+        keys = model.bridge(*given.batch(range(4)), seconds)
+        losses.append(naming(model, keys, events))
+        adam.zero_grad(), losses[-1].backward(), adam.step()
+    words = model.llm.get_input_embeddings().weight[[model.prompt.text(n)[0] for n in NAMES]]
+    first_band = keys.picture_BQE[:, [0, 8]] - model.bridge.word_mean
+    near = first_band @ (words - model.bridge.word_mean).T
+    for parameter, old in zip(learned, before, strict=True):
+        parameter.data.copy_(old)
+    assert losses[-1] < losses[0] * 0.6
+    assert near.argmax(-1).tolist() == [[n] * 2 for n in range(4)]
+
+
+def test_clips_of_which_nothing_is_known_cost_nothing(model: AVQAModel, given: Features) -> None:
+    keys = model.bridge(*given.batch(range(4)), torch.full((4,), 3))
+    assert float(Naming()(model, keys, [()] * 4)) == 0
 
 
 def test_dropped_words_leave_names_and_sides() -> None:

@@ -26,8 +26,9 @@ from avqa_llm.prompt import CLUE, PICTURE, SOUND, spoken
 from avqa_llm.tokenbatch import TokenBatch
 from avqa_llm.training.features import Features
 from avqa_llm.training.loop import LoopConfig, fit, shuffled
+from avqa_llm.training.naming import Naming
 from avqa_llm.training.packing import Packed, Piece, pack
-from avqa_llm.training.rows import ClipRow, Question, question_blocks
+from avqa_llm.training.rows import ClipRow, Event, Question, question_blocks
 from avqa_llm.training.text import packed_loss
 
 
@@ -49,6 +50,8 @@ class ConnectConfig:
     """Share of clips from which one modality is taken away."""
     grounding: float = 0.1
     """Weight of the term that draws the clues' attention to where the answer lies."""
+    naming: float = 0.0
+    """Weight of the contrast between timeline tokens and the names of what is there."""
     train_lora: bool = True
     compile: bool = False
     length: int = 0
@@ -67,6 +70,7 @@ class Batch:
     """What the clues are asked, (1 + K) for each clip: the record first."""
     asked: list[Question | None]
     """The question of each of them; None for the record and for filling."""
+    events: list[tuple[Event, ...]]
 
 
 def train_connect(
@@ -81,7 +85,8 @@ def train_connect(
         )
     for key, parameter in model.llm.named_parameters():
         parameter.requires_grad_(config.train_lora and "lora_" in key)
-    trained = nn.ModuleDict({"bridge": model.bridge, "llm": model.llm})
+    naming = Naming()
+    trained = nn.ModuleDict({"bridge": model.bridge, "llm": model.llm, "naming": naming})
     trunk: Any = model.inner.model
     if config.compile:
         bridge = model.bridge
@@ -92,7 +97,7 @@ def train_connect(
         rng = np.random.default_rng([config.loop.seed, step])
         chosen = shuffled(len(rows), batch=config.loop.batch, step=step, seed=config.loop.seed)
         batch = make_batch(model, rows, features, chosen, config, rng)
-        return connect_losses(model, trunk, batch, config)
+        return connect_losses(model, trunk, batch, config, naming)
 
     fit(name, trained, loss_at, config.loop, folder=folder, resume=resume)
 
@@ -140,6 +145,7 @@ def make_batch(
         packed=pack(packed, pad_id=pad, length=config.length or None),
         words=words,
         asked=asked,
+        events=[rows[index].events for index in chosen],
     )
 
 
@@ -179,18 +185,20 @@ def _lay_out(
 
 
 def connect_losses(
-    model: AVQAModel, trunk: Any, batch: Batch, config: ConnectConfig
+    model: AVQAModel, trunk: Any, batch: Batch, config: ConnectConfig, naming: Naming
 ) -> dict[str, Tensor]:
-    """Next-token loss on record and answers, and the grounding of the clues."""
+    """Next-token loss on record and answers, the grounding of the clues, the names of tokens."""
     keys = model.bridge(batch.sound, batch.picture, batch.seconds_B)
     soft, exists, clues = model.clues(keys, batch.words)
     embeds = _place(model, batch, keys, soft, exists)
     loss = packed_loss(trunk, model.inner.lm_head, batch.packed, embeds)
     losses = {"loss": loss, "tokens": loss}
     if config.grounding and config.questions:
-        grounding = grounding_loss(clues, batch)
-        losses = {"loss": loss + config.grounding * grounding, "tokens": loss}
-        losses["grounding"] = grounding
+        losses["grounding"] = grounding_loss(clues, batch)
+        losses["loss"] = losses["loss"] + config.grounding * losses["grounding"]
+    if config.naming:
+        losses["naming"] = naming(model, keys, batch.events)
+        losses["loss"] = losses["loss"] + config.naming * losses["naming"]
     return losses
 
 

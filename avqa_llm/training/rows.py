@@ -28,6 +28,18 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Event:
+    """One thing that is heard or seen in a clip."""
+
+    name: str
+    x: float | None = None
+    """Across the picture, 0 to 1; None: not to be seen."""
+    start_s: float | None = None
+    end_s: float | None = None
+    """Of its sound; None: silent."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClipRow:
     """A clip's line of an instruction file."""
 
@@ -37,6 +49,8 @@ class ClipRow:
     record_without_sound: str
     record_without_picture: str
     questions: tuple[Question, ...]
+    events: tuple[Event, ...] = ()
+    """What is known to be there, for `naming`."""
 
 
 def read_rows(path: Path) -> list[ClipRow]:
@@ -73,6 +87,7 @@ def _row(row: dict[str, Any]) -> ClipRow:
         record_without_sound=row.get("record_without_sound", row["record"]),
         record_without_picture=row.get("record_without_picture", row["record"]),
         questions=questions,
+        events=tuple(Event(**event) for event in row.get("events", ())),
     )
 
 

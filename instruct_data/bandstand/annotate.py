@@ -94,6 +94,7 @@ def instruct_row(scene: Scene, rows: list[Asked]) -> dict[str, Any]:
         "record": event_record(scene),
         "record_without_sound": record_without_sound(scene),
         "record_without_picture": record_without_picture(scene),
+        "events": _events(scene),
         "questions": [
             {
                 "question_id": asked.question_id,
@@ -106,6 +107,18 @@ def instruct_row(scene: Scene, rows: list[Asked]) -> dict[str, Any]:
             for asked in rows
         ],
     }
+
+
+def _events(scene: Scene) -> list[dict[str, Any]]:
+    """Players from left to right, then the narrator, with names."""
+    events = [
+        {"name": p.instrument, "x": p.x, "start_s": p.start_s, "end_s": p.end_s}
+        for p in scene.players
+    ]
+    if voice := scene.voiceover:
+        times = {"start_s": voice.start_s, "end_s": voice.end_s}
+        events.append({"name": "voice", "x": None, **times})
+    return events
 
 
 def _where(scene: Scene, index: int) -> dict[str, float | None]:
