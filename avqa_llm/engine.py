@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from avqa_llm.answer import Alternative, Answer, Consumed
+from avqa_llm.aggregator import Clues
+from avqa_llm.answer import Alternative, Answer, Consumed, Evidence
 from avqa_llm.bridge import ClipKeys
 from avqa_llm.encoders.cache import FeatureCache, feature_key, identity
 from avqa_llm.evidence import picture_evidence, sound_evidence
@@ -184,47 +185,26 @@ class LocalEngine:
     ) -> list[Answer]:
         """Answer (clip number, question) pairs about clips that were digested, as one batch."""
         started = time.perf_counter()
-        model, prompt = self.model, self.model.prompt
         index = torch.tensor([clip for clip, _ in rows])
         keys = reading.keys.rows(index)
-        ids = [prompt.text(spoken(question)) for _, question in rows]
-        soft, exists, clues = model.clues(keys, ids)
-        earlier = prompt.history(history)
-        pieces = []
-        for n, (_, question) in enumerate(rows):
-            said = prompt.question(question, int(exists[n].sum()), again=bool(history))
-            placed = model.place(
-                torch.tensor([earlier + said]), {CLUE: (soft[n : n + 1], exists[n : n + 1])}
-            )
-            pieces.append(placed[0])
-        context, logits = read(model.llm, pieces, reading.context.rows(index))
+        questions = [question for _, question in rows]
+        pieces, clues = self._put(keys, questions, history)
+        context, logits = read(self.model.llm, pieces, reading.context.rows(index))
         if open_ended:
-            stops = set(prompt.eos)
-            texts, probabilities = self._free(context, logits, stops)
-            outcomes = [
-                Outcome(text=_last(text), label=to_label(_last(text)), probability=p)
-                for text, p in zip(texts, probabilities, strict=True)
-            ]
+            outcomes = self._free(context, logits)
         else:
             outcomes = self._closed(context, logits, runners_up)
         seconds = (time.perf_counter() - started) / len(rows)
         answers = []
         for n, (clip, _) in enumerate(rows):
-            outcome = outcomes[n]
-            tokens = reading.tokens[clip]
-            cited = []
-            if evidence:
-                cited += sound_evidence(tokens.sound, clues.sound_weights_BN[n, : tokens.sound.n])
-                cited += picture_evidence(
-                    tokens.picture, clues.picture_weights_BN[n, : tokens.picture.n]
-                )
+            outcome, tokens = outcomes[n], reading.tokens[clip]
             answers.append(
                 Answer(
                     answer=outcome.text,
                     label=outcome.label,
                     probability=round(outcome.probability, 4),
                     alternatives=outcome.others,
-                    evidence=tuple(cited),
+                    evidence=_cited(tokens, clues, n) if evidence else (),
                     consumed=_consumed(keys, tokens, n),
                     steps=outcome.steps,
                     record=reading.records[clip],
@@ -232,6 +212,23 @@ class LocalEngine:
                 )
             )
         return answers
+
+    def _put(
+        self, keys: ClipKeys, questions: Sequence[str], history: Sequence[Turn]
+    ) -> tuple[list[Tensor], Clues]:
+        """Questions after the same history as embeddings, each with its own clues."""
+        model, prompt = self.model, self.model.prompt
+        ids = [prompt.text(spoken(question)) for question in questions]
+        soft, exists, clues = model.clues(keys, ids)
+        earlier = prompt.history(history)
+        pieces = []
+        for n, question in enumerate(questions):
+            said = prompt.question(question, int(exists[n].sum()), again=bool(history))
+            placed = model.place(
+                torch.tensor([earlier + said]), {CLUE: (soft[n : n + 1], exists[n : n + 1])}
+            )
+            pieces.append(placed[0])
+        return pieces, clues
 
     def _closed(self, context: Context, logits: Tensor, runners_up: int) -> list[Outcome]:
         """Steps greedily, then the closed answers by likelihood."""
@@ -257,14 +254,17 @@ class LocalEngine:
             )
         return outcomes
 
-    def _free(
-        self, context: Context, logits: Tensor, stops: set[int]
-    ) -> tuple[list[str], list[float]]:
+    def _free(self, context: Context, logits: Tensor) -> list[Outcome]:
         """Free text, with the probability of its first token."""
-        first = logits.softmax(-1).max(-1).values
+        prompt = self.model.prompt
+        first = logits.softmax(-1).max(-1).values.tolist()
+        stops = set(prompt.eos)
         ids, _ = greedy(self.model.llm, context, logits, stops=stops, limit=OPEN_LIMIT)
-        texts = [self.model.prompt.tokenizer.decode(row).strip() for row in ids]
-        return texts, first.tolist()
+        texts = [_last(prompt.tokenizer.decode(row).strip()) for row in ids]
+        return [
+            Outcome(text=text, label=to_label(text), probability=p)
+            for text, p in zip(texts, first, strict=True)
+        ]
 
 
 class Session:
@@ -346,6 +346,12 @@ def _consumed(keys: ClipKeys, tokens: ClipTokens, n: int) -> Consumed:
         sound_tokens=tokens.sound.n if sound else 0,
         picture_tokens=tokens.picture.n if picture else 0,
     )
+
+
+def _cited(tokens: ClipTokens, clues: Clues, n: int) -> tuple[Evidence, ...]:
+    heard = sound_evidence(tokens.sound, clues.sound_weights_BN[n, : tokens.sound.n])
+    seen = picture_evidence(tokens.picture, clues.picture_weights_BN[n, : tokens.picture.n])
+    return (*heard, *seen)
 
 
 def _about_input(clip: Clip) -> list[str]:

@@ -67,11 +67,7 @@ def fit(
     from tqdm import tqdm
 
     weights = {k: p for k, p in trained.named_parameters() if p.requires_grad}
-    decay = [p for p in weights.values() if p.ndim >= 2]
-    plain = [p for p in weights.values() if p.ndim < 2]
-    groups = [{"params": decay, "weight_decay": config.weight_decay}]
-    groups.append({"params": plain, "weight_decay": 0.0})
-    optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+    optimizer = _optimizer(weights.values(), config)
     checkpoint = folder / f"{name}.checkpoint.safetensors"
     first = load_state(checkpoint, weights, optimizer) if resume and checkpoint.exists() else 0
     saved_at = time.monotonic()
@@ -107,6 +103,18 @@ def fit(
             saved_at = time.monotonic()
     save_state(checkpoint, weights, optimizer, config.steps)
     trained.eval()
+
+
+def _optimizer(weights: Iterable[nn.Parameter], config: LoopConfig) -> torch.optim.AdamW:
+    """AdamW; biases, norms and scales do not decay."""
+    weights = list(weights)
+    matrices = [p for p in weights if p.ndim >= 2]
+    others = [p for p in weights if p.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
 
 
 def schedule(step: int, config: LoopConfig) -> float:
