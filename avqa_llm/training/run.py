@@ -46,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
         print(f"{name}: starts")
         stage()
         done.touch()
+    _save_recipe(recipe, Path(recipe.out) / "recipe.yaml")
     print(f"the model is in {recipe.out}")
     return 0
 
