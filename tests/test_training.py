@@ -357,7 +357,7 @@ def test_timeline_tokens_come_to_lie_near_the_names_of_what_is_there(
     losses = []
     for _ in range(60):
         keys = model.bridge(*given.batch(range(4)), seconds)
-        losses.append(naming(model, keys, events))
+        losses.append(naming.of_timeline(model, keys, events))
         adam.zero_grad(), losses[-1].backward(), adam.step()
     words = model.llm.get_input_embeddings().weight[[model.prompt.text(n)[0] for n in NAMES]]
     first_band = keys.picture_BQE[:, [0, 8]] - model.bridge.word_mean
@@ -370,7 +370,7 @@ def test_timeline_tokens_come_to_lie_near_the_names_of_what_is_there(
 
 def test_clips_of_which_nothing_is_known_cost_nothing(model: AVQAModel, given: Features) -> None:
     keys = model.bridge(*given.batch(range(4)), torch.full((4,), 3))
-    assert float(Naming()(model, keys, [()] * 4)) == 0
+    assert float(Naming().of_timeline(model, keys, [()] * 4)) == 0
 
 
 def test_dropped_words_leave_names_and_sides() -> None:

@@ -26,7 +26,7 @@ from avqa_llm.prompt import CLUE, PICTURE, SOUND, spoken
 from avqa_llm.tokenbatch import TokenBatch
 from avqa_llm.training.features import Features
 from avqa_llm.training.loop import LoopConfig, fit, shuffled
-from avqa_llm.training.naming import Naming
+from avqa_llm.training.naming import Naming, Slots, slots
 from avqa_llm.training.packing import Packed, Piece, pack
 from avqa_llm.training.rows import ClipRow, Event, Question, question_blocks
 from avqa_llm.training.text import packed_loss
@@ -52,6 +52,8 @@ class ConnectConfig:
     """Weight of the term that draws the clues' attention to where the answer lies."""
     naming: float = 0.0
     """Weight of the contrast between timeline tokens and the names of what is there."""
+    events: float = 0.0
+    """Weight of the contrast between the standing question's clues and the record's events."""
     train_lora: bool = True
     compile: bool = False
     length: int = 0
@@ -71,6 +73,8 @@ class Batch:
     asked: list[Question | None]
     """The question of each of them; None for the record and for filling."""
     events: list[tuple[Event, ...]]
+    slots: list[Slots]
+    """What the clues of the standing question are to hold."""
 
 
 def train_connect(
@@ -114,7 +118,7 @@ def make_batch(
     sound, picture = features.batch(chosen)
     fate = rng.random(len(chosen)) / max(config.missing, 1e-9)
     deaf, blind = fate < 0.5, (fate >= 0.5) & (fate < 1.0)
-    packed, words, asked = [], [], []
+    packed, words, asked, held = [], [], [], []
     for n, index in enumerate(chosen):
         row = rows[index]
         pick = rng.permutation(len(row.questions))[: config.questions]
@@ -130,6 +134,9 @@ def make_batch(
             blind=bool(blind[n]),
         )
         packed.append((prefix, blocks))
+        held.append(
+            slots(model.prompt, row, _record(row, deaf=bool(deaf[n]), blind=bool(blind[n])))
+        )
         fill = config.questions - len(kept)
         mine: list[Question | None] = [None, *kept, *[None] * fill]
         words += [
@@ -146,6 +153,7 @@ def make_batch(
         words=words,
         asked=asked,
         events=[rows[index].events for index in chosen],
+        slots=held,
     )
 
 
@@ -163,9 +171,7 @@ def _lay_out(
     """One clip's prefix and blocks, and the questions that have clues, in order of their blocks."""
     prompt, shape, whole = model.prompt, model.config.bridge, round(seconds)
     n_clues = shape.clues * (2 - deaf - blind)
-    record = (
-        row.record_without_sound if deaf else row.record_without_picture if blind else row.record
-    )
+    record = _record(row, deaf=deaf, blind=blind)
     n_sound = 0 if deaf else shape.sound_per_second * whole
     n_picture = 0 if blind else shape.picture_per_second * whole
     prefix = Piece.of(prompt.clip(n_sound, n_picture, n_clues), prompt.record(record))
@@ -184,6 +190,13 @@ def _lay_out(
     return prefix, blocks, kept
 
 
+def _record(row: ClipRow, *, deaf: bool, blind: bool) -> str:
+    """What can be written down of a clip with what there is of it."""
+    if deaf:
+        return row.record_without_sound
+    return row.record_without_picture if blind else row.record
+
+
 def connect_losses(
     model: AVQAModel, trunk: Any, batch: Batch, config: ConnectConfig, naming: Naming
 ) -> dict[str, Tensor]:
@@ -197,8 +210,12 @@ def connect_losses(
         losses["grounding"] = grounding_loss(clues, batch)
         losses["loss"] = losses["loss"] + config.grounding * losses["grounding"]
     if config.naming:
-        losses["naming"] = naming(model, keys, batch.events)
+        losses["naming"] = naming.of_timeline(model, keys, batch.events)
         losses["loss"] = losses["loss"] + config.naming * losses["naming"]
+    if config.events:
+        each = len(batch.asked) // len(batch.slots)
+        losses["events"] = naming.of_events(model, soft[::each], exists[::each], batch.slots)
+        losses["loss"] = losses["loss"] + config.events * losses["events"]
     return losses
 
 

@@ -1,11 +1,13 @@
-"""Timeline tokens learn the names of what sounds and stands at their time and place.
+"""Soft tokens learn the words of what they stand for.
 
-A sigmoid contrast (SigLIP, Zhai et al. 2023, section 3.2) between the bridge's timeline tokens
-and the language model's own word embeddings of the names in the batch: a soft token that lies
-near *violin* where a violin is can be looked up as if the word stood there. Rows without
-`events` have no part in it.
+A sigmoid contrast (SigLIP, Zhai et al. 2023, section 3.2) between the bridge's soft tokens and
+the language model's own word embeddings: a token that lies near *violin* where a violin is can
+be looked up as if the word stood there. Two things are named so: timeline tokens by what sounds
+and stands at their time and place, and the clues of the standing question, of which the n-th is
+to hold the n-th event of the record. Rows without `events` have no part in it.
 
-Legend: B clips, Q timeline tokens, K names, E width of the language model.
+Legend: B clips, Q timeline tokens, C clues of a modality, N tokens, K words, E width of the
+language model.
 """
 
 from __future__ import annotations
@@ -19,29 +21,52 @@ from torch.nn import functional
 
 from avqa_llm.bridge import BridgeConfig, ClipKeys
 from avqa_llm.model import AVQAModel
-from avqa_llm.prompt import spoken
-from avqa_llm.training.rows import Event
+from avqa_llm.prompt import Prompt, spoken
+from avqa_llm.training.rows import ClipRow, Event
 
 BESIDE = 1.2
 """Bands from its middle at which a player may still be seen: neither there nor not there."""
+WHOLE_CLIP = frozenset({"indoor", "outdoor", "voice", "no voice"})
+"""Segments of a record that are no events."""
+
+Slots = tuple[list[list[int]], list[list[int]]]
+"""Token ids of each event of a clip: as it is heard, and as it is seen."""
+
+
+class Contrast(nn.Module):
+    """Scale and bias of one contrast; needed in training only."""
+
+    def __init__(self, *, scale: float, bias: float) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+        self.bias = nn.Parameter(torch.tensor(bias))
+
+    def forward(self, soft_BNE: Tensor, words_KE: Tensor, target_BNK: Tensor) -> Tensor:
+        """Loss of each token (B, N), summed over words; a target of -1 is not counted."""
+        unit = functional.normalize(soft_BNE.float(), dim=-1)
+        logits = unit @ words_KE.T * self.log_scale.exp() + self.bias
+        losses = functional.binary_cross_entropy_with_logits(
+            logits, target_BNK.clamp(min=0), reduction="none"
+        )
+        return (losses * (target_BNK >= 0)).sum(-1)
 
 
 class Naming(nn.Module):
-    """Scale and bias of the contrast; needed in training only."""
+    """Both contrasts."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(math.log(10.0)))
-        self.bias = nn.Parameter(torch.tensor(-4.0))
+        self.timeline = Contrast(scale=10.0, bias=-4.0)
+        self.events = Contrast(scale=20.0, bias=-5.0)
 
-    def forward(
+    def of_timeline(
         self, model: AVQAModel, keys: ClipKeys, events: Sequence[Sequence[Event]]
     ) -> Tensor:
-        """Loss of a token summed over the batch's names, mean over tokens and modalities."""
+        """Names of what sounds and stands there: mean over tokens and modalities."""
         names = sorted({event.name for clip in events for event in clip})
         if not names:
             return torch.zeros(())
-        words_KE = self._words(model, names)
+        words_KE = _words(model, [model.prompt.text(spoken(name)) for name in names])
         shape, total, sides = model.config.bridge, torch.zeros(()), 0
         for soft_BQE, there_BQ, truth in (
             (keys.sound_BQE, keys.sound_there_BQ, sounding),
@@ -50,21 +75,60 @@ class Naming(nn.Module):
             if not there_BQ.any():
                 continue
             target_BQK = torch.stack([truth(e, names, there_BQ.shape[1], shape) for e in events])
-            centred = functional.normalize(soft_BQE.float() - model.bridge.word_mean, dim=-1)
-            logits = centred @ words_KE.T * self.log_scale.exp() + self.bias
-            losses = functional.binary_cross_entropy_with_logits(
-                logits, target_BQK.clamp(min=0), reduction="none"
-            )
-            known = (target_BQK >= 0) & there_BQ[..., None]
-            total = total + (losses * known).sum() / there_BQ.sum()
-            sides += 1
+            losses = self.timeline(soft_BQE - model.bridge.word_mean, words_KE, target_BQK)
+            total, sides = total + (losses * there_BQ).sum() / there_BQ.sum(), sides + 1
         return total / max(sides, 1)
 
-    @staticmethod
-    def _words(model: AVQAModel, names: list[str]) -> Tensor:
-        embeddings = model.llm.get_input_embeddings().weight.detach().float()
-        means = [embeddings[model.prompt.text(spoken(name))].mean(0) for name in names]
-        return functional.normalize(torch.stack(means) - model.bridge.word_mean, dim=-1)
+    def of_events(
+        self, model: AVQAModel, soft_BNE: Tensor, exists_BN: Tensor, slots: Sequence[Slots]
+    ) -> Tensor:
+        """Words of the events, in the standing question's clues: mean over the events.
+
+        Args:
+            model: whose words are meant.
+            soft_BNE: clues of the standing question, N = 2 C: sound before picture.
+            exists_BN: False for the clues of a missing modality.
+            slots: for each clip, of what its n-th clue of each modality is to speak.
+        """
+        known = sorted({i for clip in slots for side in clip for event in side for i in event})
+        if not known:
+            return torch.zeros(())
+        place = {word: k for k, word in enumerate(known)}
+        target, used = torch.zeros(*exists_BN.shape, len(known)), torch.zeros_like(exists_BN)
+        clues = exists_BN.shape[1] // 2
+        for b, sides in enumerate(slots):
+            for side, events in enumerate(sides):
+                for n, event in enumerate(events[:clues], start=side * clues):
+                    target[b, n, [place[word] for word in event]] = 1
+                    used[b, n] = exists_BN[b, n]
+        words_KE = _words(model, [[word] for word in known])
+        losses = self.events(soft_BNE - model.bridge.word_mean, words_KE, target)
+        return (losses * used).sum() / used.sum().clamp(min=1)
+
+
+def _words(model: AVQAModel, ids: list[list[int]]) -> Tensor:
+    """Directions of words, or of the mean of several (K, E)."""
+    embeddings = model.llm.get_input_embeddings().weight.detach().float()
+    means = torch.stack([embeddings[word].mean(0) for word in ids])
+    return functional.normalize(means - model.bridge.word_mean, dim=-1)
+
+
+def slots(prompt: Prompt, row: ClipRow, record: str) -> Slots:
+    """What the clues of the standing question are to hold: the events of the record, in order.
+
+    Args:
+        prompt: turns words into token ids.
+        row: of the clip; without `events` it gives no slots.
+        record: what is to be written down, as it may be without a modality.
+    """
+    if not row.events:
+        return [], []
+    return _events(prompt, record), _events(prompt, row.record_without_sound)
+
+
+def _events(prompt: Prompt, record: str) -> list[list[int]]:
+    segments = [segment.strip() for segment in record.split(";")]
+    return [sorted(set(prompt.text(spoken(s)))) for s in segments if s not in WHOLE_CLIP]
 
 
 def sounding(events: Sequence[Event], names: list[str], tokens: int, shape: BridgeConfig) -> Tensor:
