@@ -29,7 +29,7 @@ from avqa_llm.training.connect import (
 )
 from avqa_llm.training.features import Features
 from avqa_llm.training.loop import LoopConfig, fit, shuffled
-from avqa_llm.training.naming import Naming, sounding, standing
+from avqa_llm.training.naming import Naming, slots, sounding, standing
 from avqa_llm.training.rows import ClipRow, Event, Question, dropped
 from tests.model_parts import BRIDGE, small_clip, small_model
 
@@ -368,9 +368,44 @@ def test_timeline_tokens_come_to_lie_near_the_names_of_what_is_there(
     assert near.argmax(-1).tolist() == [[n] * 2 for n in range(4)]
 
 
+def test_the_nth_clue_is_to_hold_the_nth_event(model: AVQAModel) -> None:
+    text = model.prompt.text
+    row = replace(
+        rows()[0],
+        record="indoor ; no voice ; tuba left l2 ; drum right silent ; piano off l1",
+        record_without_sound="indoor ; tuba left ; drum right",
+        events=EVENTS,
+    )
+    heard, seen = slots(model.prompt, row, row.record)
+    assert heard == [
+        sorted(set(text(s))) for s in ("tuba left l2", "drum right silent", "piano off l1")
+    ]
+    assert seen == [sorted(set(text(s))) for s in ("tuba left", "drum right")]
+    assert slots(model.prompt, replace(row, events=()), row.record) == ([], [])
+
+
+def test_clues_that_hold_their_event_cost_least(model: AVQAModel) -> None:
+    words = model.llm.get_input_embeddings().weight.detach()
+    tuba, drum = (model.prompt.text(name)[0] for name in ("tuba", "drum"))
+    held = [([[tuba], [drum]], [[tuba]])]
+    right = words[[tuba, drum, drum, tuba, drum, drum]][None]
+    wrong = words[[drum, tuba, drum, drum, drum, drum]][None]
+    exists = torch.ones(1, 6, dtype=torch.bool)
+    naming = Naming()
+    with torch.no_grad():
+        low, high = (float(naming.of_events(model, soft, exists, held)) for soft in (right, wrong))
+    assert low < 0.1 < 5 < high
+    deaf = exists.clone()
+    deaf[:, :3] = False
+    swapped = torch.cat([wrong[:, :3], right[:, 3:]], 1)
+    assert float(naming.of_events(model, swapped, deaf, held)) < 0.1, "there are no sound clues"
+
+
 def test_clips_of_which_nothing_is_known_cost_nothing(model: AVQAModel, given: Features) -> None:
     keys = model.bridge(*given.batch(range(4)), torch.full((4,), 3))
     assert float(Naming().of_timeline(model, keys, [()] * 4)) == 0
+    soft, exists = torch.zeros(4, 6, 32), torch.ones(4, 6, dtype=torch.bool)
+    assert float(Naming().of_events(model, soft, exists, [([], [])] * 4)) == 0
 
 
 def test_dropped_words_leave_names_and_sides() -> None:
