@@ -1,0 +1,46 @@
+"""Which file a clip is, and which clips a file name alone can mean."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from instruct_data.records import Clip
+
+SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .wav .mp3 .m4a .aac .flac .ogg .opus".split()
+)
+"""What a clip's name ends with where it is the path of a file of the user's own."""
+
+
+def media_path(clip: Clip, folder: Path | None) -> str:
+    """The clip's file: FOLDER/VIDEO.mp4, or the path that the record itself gives.
+
+    A path without a folder is written with `./`, which tells it from the name of a clip.
+    """
+    video = clip.video
+    if "/" in video or "\\" in video:
+        return video
+    if Path(video).suffix.lower() in SUFFIXES:
+        return f"./{video}"
+    name = f"{video}.mp4"
+    return name if folder is None else (folder / name).as_posix()
+
+
+def video_of(path: str, folder: Path | None) -> str:
+    """The clip's name again; a file that does not lie in the folder keeps its path."""
+    if path.startswith("./") and "/" not in path[2:]:
+        return path[2:]
+    parts = PurePosixPath(path)
+    home = PurePosixPath(".") if folder is None else PurePosixPath(folder.as_posix())
+    return parts.stem if parts.parent == home and parts.suffix == ".mp4" else path
+
+
+def unsayable(clip: Clip) -> str | None:
+    """Why a file's name does not say which clip is meant; None where it does."""
+    if clip.mirrored or clip.reversed:
+        return "mirrored or reversed"
+    if clip.start_s is not None or clip.end_s is not None:
+        return "part of a file"
+    if not (clip.sound or clip.picture):
+        return "neither heard nor seen"
+    return None
