@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from avqa_llm.errors import AVQAError
-from eval.annotations import read_annotations
 from eval.statistics import Estimate, clustered_mean
+from instruct_data.sources.music_avqa import read_annotations
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.annotations import TYPES, Row, read_annotations
+from instruct_data.sources.music_avqa import TYPES, Row, read_annotations
 
 LEVELS = ("template", "type", "global")
 

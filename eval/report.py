@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.annotations import TYPES
 from eval.results import interval
 from eval.samples import RESULTS, RunError, Sample, read_json, read_samples
 from eval.statistics import paired_difference
+from instruct_data.sources.music_avqa import TYPES
 
 NAMED_MISSING = 5
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from avqa_llm.labels import NO_ANSWER
-from eval.annotations import TYPES, Row
 from eval.floors import Floor, score_floor
 from eval.samples import Sample
 from eval.statistics import Estimate, accuracy, calibration_error
+from instruct_data.sources.music_avqa import TYPES, Row
 
 PACKAGES = ("avqa-llm", "torch", "transformers", "peft", "numpy", "av")
 ROOT = Path(__file__).resolve().parent.parent

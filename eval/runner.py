@@ -19,11 +19,11 @@ from avqa_llm.answer import Answer
 from avqa_llm.errors import MediaError
 from avqa_llm.labels import to_label
 from avqa_llm.media import Clip
-from eval.annotations import Annotations, Row, read_annotations
 from eval.floors import fit_floor
 from eval.report import run_table
 from eval.results import commit, summarise, versions
 from eval.samples import RESULTS, SAMPLES, RunError, Sample, append, open_run, write_json
+from instruct_data.sources.music_avqa import Annotations, Row, read_annotations
 
 ROUNDING = 1e-4  # of a softmax in half precision
 

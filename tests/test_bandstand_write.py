@@ -18,12 +18,12 @@ from safetensors.numpy import load_file
 
 from avqa_llm.errors import AVQAError
 from avqa_llm.media import PerSecond, read_clip
-from eval.annotations import read_annotations
 from instruct_data.__main__ import main
 from instruct_data.bandstand.record import event_record
 from instruct_data.bandstand.scene import Scene, sample_scene
 from instruct_data.bandstand.sound import k_weighted_level_db
 from instruct_data.bandstand.write import SetConfig, pair_times, write_set
+from instruct_data.sources.music_avqa import read_annotations
 from instruct_data.templates import TEMPLATES, fill
 
 SMALL: dict[str, Any] = {"seconds": 6.0, "height": 72, "fps": 5.0}

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from eval.annotations import Row, read_annotations
 from eval.floors import fit_floor, floor_table, score_floor
+from instruct_data.sources.music_avqa import Row, read_annotations
 
 DATA = Path(os.environ.get("AVQA_TEST_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
 LOUDER = "Is the <Object> louder than the <Object>?"

@@ -14,10 +14,10 @@ import pytest
 from avqa_llm.answer import Answer, Consumed
 from avqa_llm.media import Clip, Uniform, read_clip
 from eval.__main__ import main
-from eval.annotations import read_annotations
 from eval.report import run_table, side_by_side
 from eval.runner import Engine, Job, evaluate
 from eval.samples import RESULTS, SAMPLES, RunError, read_samples
+from instruct_data.sources.music_avqa import read_annotations
 from tests.media_files import Picture, Sound, at_rate, make_media
 
 ROOT = Path(__file__).resolve().parent.parent
