@@ -36,7 +36,12 @@ def _family(name: str, licence: str, what: str, *, evaluation_only: bool = False
 
 
 _ALL = (
-    _family("music-avqa", "MIT", "questions about music clips from 33 templates"),
+    # Its three statements differ; whoever builds on it should know of all of them.
+    _family(
+        "music-avqa",
+        "MIT (licence file); GPL-3.0 (README); CC BY-NC 4.0 (project page)",
+        "questions about music clips from 33 templates",
+    ),
     _family("music-avqa-v2", "GPL-3.0", "MUSIC-AVQA with more clips and balanced answers"),
     _family(
         "music-avqa-r",
@@ -46,7 +51,7 @@ _ALL = (
     ),
     _family(
         "fortisavqa",
-        "MIT",
+        "GPL-3.0",
         "the questions of MUSIC-AVQA-R, otherwise split into head and tail",
         evaluation_only=True,
     ),
