@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from avqa_llm.errors import AVQAError
+from instruct_data import build, downloads, exports, preference, rephrase, verify
+from instruct_data.sources import commands as source_commands
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -45,6 +47,10 @@ def _parser() -> argparse.ArgumentParser:
     sheet = commands.add_parser("contact-sheet", help="draw the 22 instruments into a PNG")
     sheet.add_argument("out", type=Path, metavar="OUT.png")
     sheet.set_defaults(run=_contact_sheet)
+    schema = commands.add_parser("schema", help="print the JSON schema of a record")
+    schema.set_defaults(run=_schema)
+    for module in (source_commands, rephrase, build, preference, exports, downloads, verify):
+        module.add_commands(commands)
     return parser
 
 
@@ -55,6 +61,15 @@ def _bandstand(args: argparse.Namespace) -> int:
     config = SetConfig(**{name: getattr(args, name) for name in names}, workers=args.workers)
     counts = write_set(args.out, config)
     print(f"{counts['clips']} clips with {counts['questions']} questions in {args.out}")
+    return 0
+
+
+def _schema(args: argparse.Namespace) -> int:
+    import json
+
+    from instruct_data.records import schema
+
+    print(json.dumps(schema(), indent=2))
     return 0
 
 
