@@ -17,6 +17,8 @@ from avqa_llm.encoders import Tokens
 
 SPAN_S = 1.0
 """Sound is cited in spans of this length."""
+WEAK = 0.5
+"""What has less than this share of the strongest place's attention is not cited."""
 
 
 def sound_evidence(tokens: Tokens, weights_N: Tensor, *, most: int = 3) -> list[Evidence]:
@@ -26,7 +28,8 @@ def sound_evidence(tokens: Tokens, weights_N: Tensor, *, most: int = 3) -> list[
     bins = (tokens.times_N / SPAN_S).long()
     sums = torch.zeros(int(bins.max()) + 1).index_add_(0, bins, weights_N)
     end = float(tokens.times_N[-1]) + tokens.length_s / 2
-    chosen = sorted(sums.topk(min(most, len(sums))).indices.tolist())
+    top = sums.topk(min(most, len(sums)))
+    chosen = sorted(top.indices[top.values >= WEAK * top.values[0]].tolist())
     spans: list[list[float]] = []
     for second in chosen:
         start, stop, weight = second * SPAN_S, (second + 1) * SPAN_S, float(sums[second])
@@ -60,6 +63,8 @@ def picture_evidence(tokens: Tokens, weights_N: Tensor, *, most: int = 3) -> lis
     found.sort(key=lambda column: -column[0])
     out = []
     for weight, x, here in found[:most]:
+        if weight < WEAK * found[0][0]:
+            break
         rows = torch.stack([weights_N[here & (tokens.places_N2[:, 1] == y)].sum() for y in ys])
         y = float(ys[int(rows.argmax())])
         strong = here & (weights_N >= weights_N[here].max() * 0.5)

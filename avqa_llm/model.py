@@ -27,6 +27,7 @@ from avqa_llm.encoders import PictureConfig, PictureEncoder, SoundConfig, SoundE
 from avqa_llm.errors import AVQAError, CheckpointError
 from avqa_llm.media import Clip
 from avqa_llm.prompt import CLUE, PICTURE, SOUND, Prompt
+from avqa_llm.quiet import quiet_loading
 from avqa_llm.tokenbatch import TokenBatch
 
 FORMAT = 1
@@ -249,7 +250,8 @@ class AVQAModel(nn.Module):
         folder = Path(folder)
         config = read_config(folder)
         base, tokenizer = load_llm(located(config.llm, folder), config.llm_revision)
-        llm = load_adapter(base, folder)
+        with quiet_loading(folder):
+            llm = load_adapter(base, folder)
         model = cls(config, **_encoders(config, folder), llm=llm, tokenizer=tokenizer)
         model.load_bridge(folder / BRIDGE)
         return model.eval()
@@ -269,7 +271,8 @@ class AVQAModel(nn.Module):
             target_modules=list(config.lora.targets),
             task_type="CAUSAL_LM",
         )
-        llm = get_peft_model(base, lora)
+        with quiet_loading(folder):
+            llm = get_peft_model(base, lora)
         return cls(config, **_encoders(config, folder), llm=llm, tokenizer=tokenizer)
 
     def load_bridge(self, path: Path) -> None:
@@ -350,14 +353,15 @@ def load_llm(source: str, revision: str | None) -> tuple[Any, Any]:
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        llm, report = AutoModelForCausalLM.from_pretrained(
-            source,
-            revision=revision,
-            dtype=torch.float32,
-            use_safetensors=True,
-            attn_implementation="eager",
-            output_loading_info=True,
-        )
+        with quiet_loading(source):
+            llm, report = AutoModelForCausalLM.from_pretrained(
+                source,
+                revision=revision,
+                dtype=torch.float32,
+                use_safetensors=True,
+                attn_implementation="eager",
+                output_loading_info=True,
+            )
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"language model {source!r} cannot be loaded: {error}. Name a directory, or a hub"

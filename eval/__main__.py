@@ -103,6 +103,9 @@ def _add_evidence(commands: Subparsers[argparse.ArgumentParser]) -> None:
     evidence.add_argument("--media", metavar="DIR", type=Path, required=True)
     evidence.add_argument("--model", metavar="PRESET|DIR", default="tiny")
     evidence.add_argument("--limit", metavar="N", type=_positive, default=200, help="clips (200)")
+    evidence.add_argument(
+        "--questions", metavar="N", type=_positive, default=4, help="about each clip (4)"
+    )
     evidence.add_argument("--out", metavar="FILE.json", type=Path)
     evidence.set_defaults(target="eval.deletion:run")
 

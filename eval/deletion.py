@@ -39,9 +39,13 @@ class Deletion:
 
 
 def check_evidence(
-    model: str, annotations: Path, media: Path, *, limit: int, seed: int = 0
+    model: str, annotations: Path, media: Path, *, limit: int, questions: int = 4, seed: int = 0
 ) -> Deletion:
-    """Ask one question a clip, for `limit` clips, and take evidence away."""
+    """Ask some `questions` about each of `limit` clips, and take evidence away.
+
+    Raises:
+        AVQAError: none of the clips is there.
+    """
     from tqdm import tqdm
 
     from avqa_llm.engine import LocalEngine
@@ -55,47 +59,55 @@ def check_evidence(
     if not videos:
         raise AVQAError(f"{media} holds none of the {len(by_video)} clips of {annotations}")
     falls: list[tuple[float, float]] = []
+    clips: list[str] = []
     for video in tqdm(videos, desc="deleting evidence"):
         tokens = engine.encode(engine.read(media / f"{video}.mp4"))
-        question = by_video[video][int(rng.integers(len(by_video[video])))]
-        falls.append(_falls(engine, tokens, question, rng))
+        asked = rng.permutation(by_video[video])[:questions].tolist()
+        falls += _falls(engine, tokens, asked, rng)
+        clips += [video] * len(asked)
     cited, elsewhere = np.array(falls).T
     return Deletion(
-        cited=clustered_mean(cited, videos),
-        elsewhere=clustered_mean(elsewhere, videos),
-        difference=clustered_mean(cited - elsewhere, videos),
+        cited=clustered_mean(cited, clips),
+        elsewhere=clustered_mean(elsewhere, clips),
+        difference=clustered_mean(cited - elsewhere, clips),
     )
 
 
 def _falls(
-    engine: LocalEngine, tokens: ClipTokens, question: str, rng: np.random.Generator
-) -> tuple[float, float]:
-    """How much the probability falls without what is cited, and without as much elsewhere."""
+    engine: LocalEngine, tokens: ClipTokens, questions: list[str], rng: np.random.Generator
+) -> list[tuple[float, float]]:
+    """For each question how much its answer's probability falls without what is cited, and
+    without as much elsewhere."""
     from avqa_llm.evidence import covered
+
+    answers = engine.ask(engine.digest([tokens]), [(0, q) for q in questions], evidence=True)
+    variants = []
+    for answer in answers:
+        sound = covered(tokens.sound, [e for e in answer.evidence if e.modality == "sound"])
+        picture = covered(tokens.picture, [e for e in answer.evidence if e.modality == "picture"])
+        moved = _moved(tokens.sound, sound, rng), _moved(tokens.picture, picture, rng)
+        variants += [_without(tokens, sound, picture), _without(tokens, *moved)]
+    rows = [(n, questions[n // 2]) for n in range(len(variants))]
+    again = engine.ask(engine.digest(variants), rows, runners_up=len(engine.labels))
+    kept = []
+    for n, other in enumerate(again):
+        chances = {a.label: a.probability for a in other.alternatives}
+        kept.append(chances.get(answers[n // 2].label, other.probability))
+    return [
+        (answer.probability - kept[2 * n], answer.probability - kept[2 * n + 1])
+        for n, answer in enumerate(answers)
+    ]
+
+
+def _without(tokens: ClipTokens, heard_N: Tensor, seen_N: Tensor) -> ClipTokens:
+    """The clip with some of its tokens taken away."""
     from avqa_llm.model import ClipTokens
 
-    (answer,) = engine.ask(engine.digest([tokens]), [(0, question)], evidence=True)
-    sound = covered(tokens.sound, [e for e in answer.evidence if e.modality == "sound"])
-    picture = covered(tokens.picture, [e for e in answer.evidence if e.modality == "picture"])
-    variants = []
-    for heard, seen in (
-        (sound, picture),
-        (_moved(tokens.sound, sound, rng), _moved(tokens.picture, picture, rng)),
-    ):
-        variants.append(
-            ClipTokens(
-                sound=tokens.sound.where(~heard),
-                picture=tokens.picture.where(~seen),
-                seconds=tokens.seconds,
-            )
-        )
-    reading = engine.digest(variants)
-    again = engine.ask(reading, [(0, question), (1, question)], runners_up=len(engine.labels))
-    kept = []
-    for other in again:
-        chances = {a.label: a.probability for a in other.alternatives}
-        kept.append(chances.get(answer.label, other.probability))
-    return answer.probability - kept[0], answer.probability - kept[1]
+    return ClipTokens(
+        sound=tokens.sound.where(~heard_N),
+        picture=tokens.picture.where(~seen_N),
+        seconds=tokens.seconds,
+    )
 
 
 def _moved(tokens: Tokens, mask_N: Tensor, rng: np.random.Generator) -> Tensor:
@@ -116,8 +128,10 @@ def run(args: argparse.Namespace) -> int:
     from avqa_llm.devices import prepare_cpu
 
     prepare_cpu()
-    found = check_evidence(args.model, args.annotations, args.media, limit=args.limit)
-    print(f"fall of the answer's probability over {found.cited.n} questions, one a clip")
+    found = check_evidence(
+        args.model, args.annotations, args.media, limit=args.limit, questions=args.questions
+    )
+    print(f"fall of the answer's probability over {found.cited.n} questions")
     for name in ("cited", "elsewhere", "difference"):
         mean: Estimate = getattr(found, name)
         print(f"  {name:10} {mean.value:+.4f}  [{mean.low:+.4f}, {mean.high:+.4f}]")

@@ -113,8 +113,9 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
     aside = path.with_name(f"{path.name}.writing")
     count = 0
     with aside.open("wb") as file:
-        for count, record in enumerate(records, 1):
+        for record in records:
             file.write(dump(record))
+            count += 1
     os.replace(aside, path)
     return count
 

@@ -43,12 +43,9 @@ def test_json_has_what_a_program_needs(capsys: pytest.CaptureFixture[str]) -> No
     for place in row["evidence"]:
         assert 0 <= place["start_s"] < place["end_s"] <= 10.1
         assert (place["region"] is None) == (place["modality"] == "sound")
-    assert row["consumed"] == {
-        "sound": True,
-        "picture": True,
-        "sound_tokens": 100,
-        "picture_tokens": 240,
-    }
+    consumed = row["consumed"]
+    assert consumed["sound"] and consumed["picture"] and consumed["picture_tokens"] == 240
+    assert consumed["sound_tokens"] in (100, 101), "AAC pads the last frame"
     assert {"load", "decode", "encode", "answer"} <= set(row["timing_s"])
     assert row["warnings"] == []
 

@@ -82,8 +82,11 @@ class Needs:
 
 def falls(*, honest: bool) -> tuple[float, float]:
     engine: Any = Needs(honest=honest)
-    found = [_falls(engine, clip(), "Is it so?", np.random.default_rng(seed)) for seed in range(40)]
-    cited, elsewhere = np.array(found).mean(0)
+    found = [
+        _falls(engine, clip(), ["Is it so?", "Is it?"], np.random.default_rng(seed))
+        for seed in range(20)
+    ]
+    cited, elsewhere = np.array(found).mean((0, 1))
     return float(cited), float(elsewhere)
 
 

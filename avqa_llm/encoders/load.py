@@ -15,6 +15,7 @@ from typing import Any
 from avqa_llm.encoders.picture import PictureConfig, PictureEncoder
 from avqa_llm.encoders.sound import SoundConfig, SoundEncoder
 from avqa_llm.errors import CheckpointError
+from avqa_llm.quiet import quiet_loading
 
 FILES = (
     "config.json",
@@ -145,16 +146,17 @@ def _load(folder: Path, source: str, classes: dict[str, str]) -> Any:
         )
     name = classes[kind]
     try:
-        model, report = _class(name).from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype="float32",
-            output_loading_info=True,
-            key_mapping=KEYS.get(name),
-            **({"add_pooling_layer": False} if name == "ViTModel" else {}),
-        )
+        with quiet_loading(folder):
+            model, report = _class(name).from_pretrained(
+                folder,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                dtype="float32",
+                output_loading_info=True,
+                key_mapping=KEYS.get(name),
+                **({"add_pooling_layer": False} if name == "ViTModel" else {}),
+            )
     # A damaged file surfaces as an error of safetensors, of json, of torch or of transformers.
     except Exception as error:
         raise CheckpointError(f"{source}: {folder} cannot be loaded as {name}: {error}") from error
