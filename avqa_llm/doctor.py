@@ -44,6 +44,7 @@ NEEDS = (
     Need(package="numpy", purpose="frames and sound"),
     Need(package="av", purpose="decoding and encoding media"),
     Need(package="pyyaml", purpose="recipes"),
+    Need(package="pydantic", purpose="instruction records"),
     Need(package="tqdm", purpose="progress bars"),
     Need(package="opencv-python-headless", purpose="resizing and drawing frames"),
     Need(package="scipy", purpose="resampling and acoustic measures"),
