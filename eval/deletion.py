@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Deletion:
-    """Falls of the answers' probability, means over questions with intervals over videos."""
+    """Falls of the answers' probability without some of one modality's tokens: means over
+    questions with intervals over videos."""
 
     cited: Estimate
     elsewhere: Estimate
@@ -40,8 +41,11 @@ class Deletion:
 
 def check_evidence(
     model: str, annotations: Path, media: Path, *, limit: int, questions: int = 4, seed: int = 0
-) -> Deletion:
+) -> dict[str, Deletion]:
     """Ask some `questions` about each of `limit` clips, and take evidence away.
+
+    Returns:
+        What comes of it, for `sound` and for `picture`.
 
     Raises:
         AVQAError: none of the clips is there.
@@ -58,56 +62,48 @@ def check_evidence(
     videos = [v for v in by_video if (media / f"{v}.mp4").exists()][:limit]
     if not videos:
         raise AVQAError(f"{media} holds none of the {len(by_video)} clips of {annotations}")
-    falls: list[tuple[float, float]] = []
+    falls: list[list[float]] = []
     clips: list[str] = []
     for video in tqdm(videos, desc="deleting evidence"):
         tokens = engine.encode(engine.read(media / f"{video}.mp4"))
         asked = rng.permutation(by_video[video])[:questions].tolist()
         falls += _falls(engine, tokens, asked, rng)
         clips += [video] * len(asked)
-    cited, elsewhere = np.array(falls).T
-    return Deletion(
-        cited=clustered_mean(cited, clips),
-        elsewhere=clustered_mean(elsewhere, clips),
-        difference=clustered_mean(cited - elsewhere, clips),
-    )
+    columns = np.array(falls).T
+    return {
+        name: Deletion(
+            cited=clustered_mean(cited, clips),
+            elsewhere=clustered_mean(elsewhere, clips),
+            difference=clustered_mean(cited - elsewhere, clips),
+        )
+        for name, cited, elsewhere in (("sound", *columns[:2]), ("picture", *columns[2:]))
+    }
 
 
 def _falls(
     engine: LocalEngine, tokens: ClipTokens, questions: list[str], rng: np.random.Generator
-) -> list[tuple[float, float]]:
-    """For each question how much its answer's probability falls without what is cited, and
-    without as much elsewhere."""
+) -> list[list[float]]:
+    """For each question how much its answer's probability falls without the sound that is cited,
+    without as much other sound, without the cited part of the picture, without as much of it."""
     from avqa_llm.evidence import covered
 
     answers = engine.ask(engine.digest([tokens]), [(0, q) for q in questions], evidence=True)
     variants = []
     for answer in answers:
-        sound = covered(tokens.sound, [e for e in answer.evidence if e.modality == "sound"])
-        picture = covered(tokens.picture, [e for e in answer.evidence if e.modality == "picture"])
-        moved = _moved(tokens.sound, sound, rng), _moved(tokens.picture, picture, rng)
-        variants += [_without(tokens, sound, picture), _without(tokens, *moved)]
-    rows = [(n, questions[n // 2]) for n in range(len(variants))]
+        heard = covered(tokens.sound, [e for e in answer.evidence if e.modality == "sound"])
+        seen = covered(tokens.picture, [e for e in answer.evidence if e.modality == "picture"])
+        for mask in (heard, _moved(tokens.sound, heard, rng)):
+            variants.append(replace(tokens, sound=tokens.sound.where(~mask)))
+        for mask in (seen, _moved(tokens.picture, seen, rng)):
+            variants.append(replace(tokens, picture=tokens.picture.where(~mask)))
+    each = len(variants) // len(questions)
+    rows = [(n, questions[n // each]) for n in range(len(variants))]
     again = engine.ask(engine.digest(variants), rows, runners_up=len(engine.labels))
-    kept = []
+    falls: list[list[float]] = [[] for _ in questions]
     for n, other in enumerate(again):
-        chances = {a.label: a.probability for a in other.alternatives}
-        kept.append(chances.get(answers[n // 2].label, other.probability))
-    return [
-        (answer.probability - kept[2 * n], answer.probability - kept[2 * n + 1])
-        for n, answer in enumerate(answers)
-    ]
-
-
-def _without(tokens: ClipTokens, heard_N: Tensor, seen_N: Tensor) -> ClipTokens:
-    """The clip with some of its tokens taken away."""
-    from avqa_llm.model import ClipTokens
-
-    return ClipTokens(
-        sound=tokens.sound.where(~heard_N),
-        picture=tokens.picture.where(~seen_N),
-        seconds=tokens.seconds,
-    )
+        before, chances = answers[n // each], {a.label: a.probability for a in other.alternatives}
+        falls[n // each].append(before.probability - chances.get(before.label, other.probability))
+    return falls
 
 
 def _moved(tokens: Tokens, mask_N: Tensor, rng: np.random.Generator) -> Tensor:
@@ -131,11 +127,12 @@ def run(args: argparse.Namespace) -> int:
     found = check_evidence(
         args.model, args.annotations, args.media, limit=args.limit, questions=args.questions
     )
-    print(f"fall of the answer's probability over {found.cited.n} questions")
-    for name in ("cited", "elsewhere", "difference"):
-        mean: Estimate = getattr(found, name)
-        print(f"  {name:10} {mean.value:+.4f}  [{mean.low:+.4f}, {mean.high:+.4f}]")
+    print(f"fall of the answer's probability over {found['sound'].cited.n} questions, without")
+    for modality, deletion in found.items():
+        print(f"  of the {modality}")
+        for name, mean in vars(deletion).items():
+            print(f"    {name:10} {mean.value:+.4f}  [{mean.low:+.4f}, {mean.high:+.4f}]")
     if args.out is not None:
-        rows = {name: vars(getattr(found, name)) for name in ("cited", "elsewhere", "difference")}
+        rows = {modality: asdict(deletion) for modality, deletion in found.items()}
         args.out.write_text(json.dumps(rows, indent=2) + "\n")
     return 0

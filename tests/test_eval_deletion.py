@@ -80,26 +80,23 @@ class Needs:
         )  # fmt: skip
 
 
-def falls(*, honest: bool) -> tuple[float, float]:
+def falls(*, honest: bool) -> list[float]:
     engine: Any = Needs(honest=honest)
     found = [
         _falls(engine, clip(), ["Is it so?", "Is it?"], np.random.default_rng(seed))
         for seed in range(20)
     ]
-    cited, elsewhere = np.array(found).mean((0, 1))
-    return float(cited), float(elsewhere)
+    return np.array(found).mean((0, 1)).tolist()
 
 
 def test_evidence_that_is_needed_makes_the_answer_fall_when_it_goes() -> None:
-    cited, elsewhere = falls(honest=True)
-    assert cited == pytest.approx(0.8)
-    assert elsewhere == 0
+    assert falls(honest=True) == pytest.approx([0.4, 0, 0.4, 0])
 
 
 def test_evidence_that_is_not_needed_does_not() -> None:
-    cited, elsewhere = falls(honest=False)
-    assert cited == 0
-    assert elsewhere > 0.05, "what is needed lies elsewhere, and is sometimes hit"
+    heard, other_heard, seen, other_seen = falls(honest=False)
+    assert heard == seen == 0
+    assert min(other_heard, other_seen) > 0.02, "what is needed lies elsewhere, at times hit"
 
 
 def test_the_control_hides_as_much_and_something_else() -> None:
@@ -139,9 +136,10 @@ def test_the_command_checks_real_files_with_a_real_model(
     assert main(["evidence", *given]) == 0
     assert "over 2 questions" in capsys.readouterr().out
     found = json.loads(out.read_text())
-    assert set(found) == {"cited", "elsewhere", "difference"}
-    gap = found["cited"]["value"] - found["elsewhere"]["value"]
-    assert found["difference"]["value"] == pytest.approx(gap, abs=1e-6)
+    assert set(found) == {"sound", "picture"}
+    for figures in found.values():
+        gap = figures["cited"]["value"] - figures["elsewhere"]["value"]
+        assert figures["difference"]["value"] == pytest.approx(gap, abs=1e-6)
 
 
 def test_a_folder_without_the_clips_is_named(tmp_path: Path, monkeypatch) -> None:
