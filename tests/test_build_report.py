@@ -126,6 +126,26 @@ def test_the_same_clip_under_another_source_and_a_mirrored_name(tmp_path: Path) 
         build_set(recipe)
 
 
+def test_a_clip_that_is_tested_only_with_another_clips_sound_overlaps_too(tmp_path: Path) -> None:
+    """v2 asks of some clips with a swapped sound track; no record can say that, the clip counts."""
+    train = question_file(tmp_path / "train.json", "00000001", "00000002")
+    rows = json.loads(
+        Path(question_file(tmp_path / "test.json", "00000007", "00000002")).read_text()
+    )
+    rows[1] |= {"unmatch_audio": "00000005", "anser": "no"}
+    (tmp_path / "test.json").write_text(json.dumps(rows))
+    recipe = BuildRecipe(
+        out=str(tmp_path / "set"),
+        seed=1,
+        sources=(Part(name="music-avqa", path=train, split="train"),),
+        evaluation=(
+            Evaluation(name="music-avqa-v2", path=str(tmp_path / "test.json"), split="test"),
+        ),
+    )
+    with pytest.raises(OverlapError, match="music-avqa:train:2"):
+        build_set(recipe)
+
+
 def test_files_of_ones_own_are_compared_with_every_source(tmp_path: Path) -> None:
     rows = [{"video": "clips/00000002.mp4", "q": "Who plays?", "a": "A flautist."}]
     (tmp_path / "own.json").write_text(json.dumps(rows))
