@@ -59,7 +59,7 @@ def unlike_world(world: World, tokens: ClipTokens) -> list[str]:
         if far > float(limit):
             found.append(
                 f"The {name} is unlike anything in {world.name}, the world this model was trained"
-                f" on (distance {far:.1f}, known up to {float(limit):.1f}): do not rely on the"
+                f" on (distance {far:.2f}, known up to {float(limit):.2f}): do not rely on the"
                 " answer."
             )
     if world.longest_s and tokens.seconds > world.longest_s * LONGER:

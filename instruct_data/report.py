@@ -23,6 +23,7 @@ FOLDER_FILES = ("truth.json", "avqa.json", "avqa-reworded.json", "instruct.jsonl
 
 _QUESTIONS = ("source", "type", "template", "answer", "given_with", "wording", "step")
 _RECORDS = ("source", "kind", "given_with", "licence")
+_SAID = {"given_with": "what the model is given"}
 
 
 @dataclass(kw_only=True)
@@ -202,7 +203,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     ]
     for unit in ("records", "questions"):
         for key, counts in report[f"{unit}_by"].items():
-            heading = f"## {unit.capitalize()} by {key.replace('_', ' ')}\n"
+            heading = f"## {unit.capitalize()} by {_SAID.get(key, key)}\n"
             parts.append(heading + _table((key, unit), list(counts.items())))
     parts.append("## Plots\n" + _list(report["plots"]))
     return "\n\n".join(parts) + "\n"
