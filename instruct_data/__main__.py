@@ -12,13 +12,16 @@ from instruct_data.sources import commands as source_commands
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; a user's mistake is one line on stderr and status 2."""
+    """Run one command; a user's mistake is one line on stderr and status 2, ctrl-C is 130."""
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
     except AVQAError as error:
         print(f"instruct_data: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("instruct_data: interrupted", file=sys.stderr)
+        return 130
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -359,10 +359,12 @@ class FirstPass:
         columns, shortfalls = self.columns, list[str]()
         keep_N = np.ones(len(columns.offset), bool)
         keep_N[list(self.beyond_limit)] = False
+        if not force_overlap:
+            self._refuse_overlap(keep_N)
         keep_N, trims = self._balanced(keep_N)
         if not keep_N.any():
             raise RecipeError("nothing is left of the sources: every record is dropped")
-        overlapping = list(self._overlapping(keep_N, force_overlap))
+        overlapping = list(self._overlapping(keep_N))
         modality_N = self._modalities(keep_N, shortfalls)
         return Plan(
             offset_N=columns["offset"],
@@ -395,17 +397,22 @@ class FirstPass:
             for at, name in enumerate(self.augment)
         }
 
-    def _overlapping(
-        self, keep_N: Array, force: bool
-    ) -> Iterator[tuple[str, str, tuple[Hit, ...]]]:
-        kept = {index: hits for index, hits in self.hits.items() if keep_N[index]}
-        with self.spool.open("rb") as file:
-            for index, hits in kept.items():
-                file.seek(self.columns.offset[index])
-                record = RECORD.validate_json(file.readline())
-                if not force:
-                    refuse(self.held_out, record, hits, len(kept))
+    def _refuse_overlap(self, used_N: Array) -> None:
+        """Before balancing, which may by chance drop the row that tells of a leak."""
+        used = [index for index in self.hits if used_N[index]]
+        if used:
+            refuse(self.held_out, self._spooled(used[0]), self.hits[used[0]], len(used))
+
+    def _overlapping(self, keep_N: Array) -> Iterator[tuple[str, str, tuple[Hit, ...]]]:
+        for index, hits in self.hits.items():
+            if keep_N[index]:
+                record = self._spooled(index)
                 yield place(record), record.clip.video, hits
+
+    def _spooled(self, index: int) -> Record:
+        with self.spool.open("rb") as file:
+            file.seek(self.columns.offset[index])
+            return RECORD.validate_json(file.readline())
 
     def _modalities(self, keep_N: Array, shortfalls: list[str]) -> Array:
         columns = self.columns

@@ -91,6 +91,16 @@ def test_a_planted_test_row_fails_the_build_and_is_named(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["test.json", "train.json"]
 
 
+def test_a_planted_row_that_balancing_would_drop_fails_the_build_too(tmp_path: Path) -> None:
+    for seed in range(4):
+        recipe = replace(leaky(tmp_path), seed=seed, balance=1.0)
+        train = json.loads((tmp_path / "train.json").read_text())
+        no = {**train[0], "video_id": "00000004", "question_id": 9, "anser": "no"}
+        (tmp_path / "train.json").write_text(json.dumps([*train, no]))
+        with pytest.raises(OverlapError, match="music-avqa:train:2"):
+            build_set(recipe)
+
+
 def test_another_question_about_the_video_overlaps_too(tmp_path: Path) -> None:
     with pytest.raises(OverlapError, match="has its video"):
         build_set(leaky(tmp_path, templ_values='["cello"]'))
