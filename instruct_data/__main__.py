@@ -19,6 +19,9 @@ def main(argv: list[str] | None = None) -> int:
     except AVQAError as error:
         print(f"instruct_data: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"instruct_data: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("instruct_data: interrupted", file=sys.stderr)
         return 130
@@ -81,7 +84,11 @@ def _contact_sheet(args: argparse.Namespace) -> int:
 
     from instruct_data.bandstand.picture import contact_sheet
 
-    if not cv2.imwrite(str(args.out), contact_sheet()[..., ::-1]):
+    try:
+        written = cv2.imwrite(str(args.out), contact_sheet()[..., ::-1])
+    except cv2.error:  # of a suffix that it does not know
+        written = False
+    if not written:
         raise AVQAError(f"{args.out} cannot be written as a picture: name a .png or .jpg file")
     print(f"22 instruments in {args.out}")
     return 0

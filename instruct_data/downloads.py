@@ -412,6 +412,11 @@ def _unknown_host(url: str, error: socket.gaierror) -> DownloadError:
 # --- which addresses may be asked -----------------------------------------------------------
 
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_WITH_IPV4 = tuple(ipaddress.IPv6Network(n) for n in ("::/96", "64:ff9b::/96"))
+"""IPv4-compatible addresses and those of NAT64: the IPv4 address is in the last 32 bits."""
+
+
 class _CheckedRedirects(urllib.request.HTTPRedirectHandler):
     """Follows a redirect only to where a first request might go too, and never to loopback."""
 
@@ -428,9 +433,12 @@ def check_url(url: str, *, redirected: bool = False) -> None:
     Raises:
         DownloadError: another scheme, a login in the URL, a private address, an unknown host.
     """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
     where = f"{url} (redirected there)" if redirected else url
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise DownloadError(f"{where}: no URL ({error})") from error
+    host = parts.hostname or ""
     if parts.username is not None:
         raise DownloadError(f"{where}: a URL with a login is not fetched")
     if parts.scheme == "http" and host in LOOPBACK and not redirected:
@@ -438,12 +446,21 @@ def check_url(url: str, *, redirected: bool = False) -> None:
     if parts.scheme != "https" or not host:
         raise DownloadError(f"{where}: only https is fetched, not {parts.scheme or 'this'}")
     for address in _addresses(url, host):
-        mapped = getattr(address, "ipv4_mapped", None) or address
-        if not mapped.is_global or mapped.is_multicast:
+        meant = _inside(address)
+        if not meant.is_global or meant.is_multicast:
             raise DownloadError(f"{where}: {host} is the private address {address}; not fetched")
 
 
-def _addresses(url: str, host: str) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+def _inside(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for, where it does."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if any(address in network for network in _WITH_IPV4):
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
+
+
+def _addresses(url: str, host: str) -> list[Address]:
     """Return what a host stands for; nothing where a proxy will look it up."""
     try:
         return [ipaddress.ip_address(host)]

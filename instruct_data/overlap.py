@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avqa_llm.errors import AVQAError
+from instruct_data.exports.media import SUFFIXES
 from instruct_data.mixing import Evaluation
 from instruct_data.records import Record
 
@@ -22,13 +23,15 @@ FAMILIES = {
     "music-avqa-r": "music-avqa",
     "fortisavqa": "music-avqa",
     "avinstruct": "music-avqa",
+    "avqa": "music-avqa",
 }
-"""Sources that name the same videos in the same way; any other source is a family of its own."""
+"""Sources that name the same videos in the same way; any other source is a family of its own.
+AVinstruct has clips of MUSIC-AVQA and of AVQA, whose names do not collide."""
 
 ANY_FAMILY = frozenset({"conversations"})
 """Sources of a user's own, whose videos may come from anywhere: compared with every family."""
 
-_MEDIA = frozenset({".mp4", ".mkv", ".webm", ".avi", ".mov", ".npy", ".wav", ".m4a", ".mp3"})
+_MEDIA = SUFFIXES | {".npy"}
 _ALL = "*"
 
 

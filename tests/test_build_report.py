@@ -156,6 +156,30 @@ def test_a_clip_that_is_tested_only_with_another_clips_sound_overlaps_too(tmp_pa
         build_set(recipe)
 
 
+@pytest.mark.parametrize("trained", ["avinstruct", "avqa"])
+def test_avinstruct_holds_clips_of_avqa(tmp_path: Path, trained: str) -> None:
+    clip, question = "-HG3Omg_89c_000030", "What makes the sound?"
+    said = [{"from": "human", "value": f"<Q>{question}<Q>"}, {"from": "gpt", "value": "A dog."}]
+    lead = {"multi_choice": "", "correct_answer": "", "video": f"{clip}.npy", "audio": ""}
+    asked = {"id": 1, "video_name": clip, "video_id": 1, "question_text": question, "answer": 0}
+    asked |= {"multi_choice": ["dog", "cat", "cow", "car"], "question_relation": "Both"}
+    rows = {
+        "avinstruct": {"video_id": clip, **lead, "conversations": said},
+        "avqa": {**asked, "question_type": "Which"},
+    }
+    for name, row in rows.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps([row]))
+    (tested,) = set(rows) - {trained}
+    recipe = BuildRecipe(
+        out=str(tmp_path / "set"),
+        seed=1,
+        sources=(Part(name=trained, path=str(tmp_path / f"{trained}.json"), split="train"),),
+        evaluation=(Evaluation(name=tested, path=str(tmp_path / f"{tested}.json"), split="val"),),
+    )
+    with pytest.raises(OverlapError, match=clip):
+        build_set(recipe)
+
+
 def test_files_of_ones_own_are_compared_with_every_source(tmp_path: Path) -> None:
     rows = [{"video": "clips/00000002.mp4", "q": "Who plays?", "a": "A flautist."}]
     (tmp_path / "own.json").write_text(json.dumps(rows))
@@ -196,6 +220,8 @@ def test_official_splits_share_videos(tmp_path: Path) -> None:
         ("my/clips/00000093.MP4", "00000093"),
         ("C:\\clips\\a.b.webm", "a.b"),
         ("v1.2_scene", "v1.2_scene"),
+        ("00000093.m4v", "00000093"),
+        ("a/00000093.mpeg", "00000093"),
         ("flip", "flip"),
     ],
 )

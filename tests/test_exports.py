@@ -379,8 +379,9 @@ def test_foreign_rows_that_are_no_records_are_named(
     [
         ("00000093", "videos/00000093.mp4"),
         ("clip.v2", "videos/clip.v2.mp4"),
-        ("own.MP4", "./own.MP4"),
-        ("there/own.mkv", "there/own.mkv"),
+        ("own.MP4", "videos/./own.MP4"),
+        ("there/own.mkv", "videos/./there/own.mkv"),
+        ("/elsewhere/own.mkv", "/elsewhere/own.mkv"),
     ],
 )
 def test_names_and_paths_of_clips(video: str, path: str) -> None:

@@ -50,6 +50,28 @@ def test_a_mistake_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert err.startswith("instruct_data: ") and err.count("\n") == 1 and "none.yaml" in err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["bandstand", "{file}/x", "--clips", "1", "--seed", "1"], id="folder"),
+        pytest.param(["contact-sheet", "{file}"], id="no picture suffix"),
+        pytest.param(["records", "conversations", "{own}", "--out", "{file}/x.jsonl"], id="file"),
+        pytest.param(["records", "conversations", "{own}", "--out", "{own}"], id="its own input"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_named(
+    tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, file = tmp_path / "own.json", tmp_path / "file"
+    file.touch()
+    own.write_text(json.dumps([{"video": "x.mp4", "q": "What sounds?", "a": "A tuba."}]))
+    before = own.read_bytes()
+    assert door.main([a.format(own=own, file=file) for a in arguments]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("instruct_data: ") and err.count("\n") == 1 and str(tmp_path) in err
+    assert own.read_bytes() == before
+
+
 def test_an_interrupted_command_says_so(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,23 +13,23 @@ SUFFIXES = frozenset(
 
 
 def media_path(clip: Clip, folder: Path | None) -> str:
-    """The clip's file: FOLDER/VIDEO.mp4, or the path that the record itself gives.
+    """The clip's file in the folder: VIDEO.mp4, or the file that the record itself names.
 
-    A path without a folder is written with `./`, which tells it from the name of a clip.
+    What the record names as a file is written with `./`, which tells it from the name of a clip.
     """
     video = clip.video
-    if "/" in video or "\\" in video:
+    if Path(video).is_absolute():
         return video
-    if Path(video).suffix.lower() in SUFFIXES:
-        return f"./{video}"
-    name = f"{video}.mp4"
-    return name if folder is None else (folder / name).as_posix()
+    own = "/" in video or "\\" in video or Path(video).suffix.lower() in SUFFIXES
+    name = f"./{video}" if own else f"{video}.mp4"
+    return name if folder is None else f"{folder.as_posix()}/{name}"
 
 
 def video_of(path: str, folder: Path | None) -> str:
     """The clip's name again; a file that does not lie in the folder keeps its path."""
-    if path.startswith("./") and "/" not in path[2:]:
-        return path[2:]
+    start = "./" if folder is None else f"{folder.as_posix()}/./"
+    if path.startswith(start):
+        return path[len(start) :]
     parts = PurePosixPath(path)
     home = PurePosixPath(".") if folder is None else PurePosixPath(folder.as_posix())
     return parts.stem if parts.parent == home and parts.suffix == ".mp4" else path

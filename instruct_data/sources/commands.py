@@ -37,6 +37,8 @@ def _records(args: argparse.Namespace) -> int:
 
     if args.name not in SOURCES:
         raise AnnotationError(f"no source {args.name!r}: choose one of {', '.join(SOURCES)}")
+    if args.out.resolve() == args.path.resolve():
+        raise AnnotationError(f"--out {args.out} is the file that is read; name another one")
     count = write_records(args.out, SOURCES[args.name].read(args.path, args.split))
     print(f"{count} records in {args.out}")
     return 0
