@@ -6,17 +6,14 @@ projects read what `exports` makes of it.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from avqa_llm.errors import AnnotationError
-from instruct_data.records import Clip, Turn, first_fault
+from instruct_data.records import Clip, Turn, read_lines, write_lines
 
 Tag = Literal["ambiguous", "wrong", "swapped", "muted", "mined"]
 """Why the rejected answer is the worse one: it hedges; it is wrong; it holds for another clip; it
@@ -55,41 +52,14 @@ def read_pairs(path: Path) -> Iterator[Pair]:
     Raises:
         AnnotationError: the file is missing, or a line is no pair; names line and field.
     """
-    try:
-        file = path.open("rb")
-    except OSError as error:
-        raise AnnotationError(f"cannot read {path}: {error.strerror}") from error
-    with file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield PAIR.validate_json(line)
-            except ValidationError as error:
-                raise AnnotationError(f"{path}, line {number}: {first_fault(error)}") from error
+    return read_lines(path, PAIR)
 
 
 def write_pairs(path: Path, pairs: Iterable[Pair]) -> int:
     """Write pairs to a JSONL file, aside first; returns how many."""
-    count = 0
-    with aside(path) as file:
-        for pair in pairs:
-            file.write(dump_pair(pair))
-            count += 1
-    return count
+    return write_lines(path, map(dump_pair, pairs))
 
 
 def dump_pair(pair: Pair) -> bytes:
     """A pair as its line; what has its default value is left out."""
     return PAIR.dump_json(pair, exclude_defaults=True) + b"\n"
-
-
-@contextlib.contextmanager
-def aside(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the place of `path` once it is whole, and vanishes if it never is."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    writing = path.with_name(f"{path.name}.writing")
-    try:
-        with writing.open("wb") as file:
-            yield file
-        os.replace(writing, path)
-    finally:
-        writing.unlink(missing_ok=True)

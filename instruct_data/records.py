@@ -7,11 +7,12 @@ write them in the formats of other trainers. A file of records is JSONL, a recor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -20,6 +21,7 @@ from avqa_llm.errors import AnnotationError
 
 _STRICT = ConfigDict(extra="forbid", strict=True)
 
+Line = TypeVar("Line")
 Kind = Literal["question", "dialogue", "caption"]
 """One question; several about the same clip; a description, for alignment."""
 
@@ -95,6 +97,16 @@ def read_records(path: Path) -> Iterator[Record]:
     Raises:
         AnnotationError: the file is missing, or a line is no record; names line and field.
     """
+    return read_lines(path, RECORD)
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Write records to a JSONL file, aside first; returns how many."""
+    return write_lines(path, map(dump, records))
+
+
+def read_lines(path: Path, kind: TypeAdapter[Line]) -> Iterator[Line]:
+    """Read a JSONL file whose lines are all of one kind. Raises AnnotationError."""
     try:
         file = path.open("rb")
     except OSError as error:
@@ -102,22 +114,32 @@ def read_records(path: Path) -> Iterator[Record]:
     with file:
         for number, line in enumerate(file, 1):
             try:
-                yield RECORD.validate_json(line)
+                yield kind.validate_json(line)
             except ValidationError as error:
                 raise AnnotationError(f"{path}, line {number}: {first_fault(error)}") from error
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Write records to a JSONL file, aside first; returns how many."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{path.name}.writing")
+def write_lines(path: Path, lines: Iterable[bytes]) -> int:
+    """Write lines to a file, aside first; returns how many."""
     count = 0
-    with aside.open("wb") as file:
-        for record in records:
-            file.write(dump(record))
+    with aside(path) as file:
+        for line in lines:
+            file.write(line)
             count += 1
-    os.replace(aside, path)
     return count
+
+
+@contextlib.contextmanager
+def aside(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` once it is whole, and vanishes if it never is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writing = path.with_name(f"{path.name}.writing")
+    try:
+        with writing.open("wb") as file:
+            yield file
+        os.replace(writing, path)
+    finally:
+        writing.unlink(missing_ok=True)
 
 
 def dump(record: Record) -> bytes:

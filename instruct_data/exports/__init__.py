@@ -15,8 +15,8 @@ from instruct_data.exports import avinstruct, hf_datasets, messages
 from instruct_data.exports.media import media_path, unsayable
 from instruct_data.exports.rows import ExportError as ExportError
 from instruct_data.exports.rows import Format, Row, Summary, losses
-from instruct_data.pairs import Pair, aside, read_pairs
-from instruct_data.records import Record, read_records
+from instruct_data.pairs import Pair, read_pairs
+from instruct_data.records import Record, aside, read_records
 
 FORMATS: dict[str, Format] = {**avinstruct.FORMATS, **messages.FORMATS}
 """Formats of one file. The layout of `datasets`, a folder, is `hf_datasets`."""
