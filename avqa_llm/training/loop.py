@@ -203,8 +203,3 @@ def cross_entropy(logits_BLV: Tensor, labels_BL: Tensor, ignore: int = -100) -> 
     return nn.functional.cross_entropy(
         logits_BLV[:, :-1].flatten(0, 1).float(), labels_BL[:, 1:].flatten(), ignore_index=ignore
     )
-
-
-def trainable(modules: Iterable[nn.Module]) -> int:
-    """How many parameters are being trained."""
-    return sum(p.numel() for m in modules for p in m.parameters() if p.requires_grad)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from avqa_llm.errors import AnnotationError
 from avqa_llm.labels import LABELS
+from avqa_llm.prompt import spoken
 from instruct_data.records import Clip, Record, Turn
 from instruct_data.sources.fields import Fields, absent, provenance, read_list, short
 from instruct_data.templates import SLOT, TEMPLATES, fill
@@ -269,11 +270,6 @@ def _record(annotations: Annotations, row: Row, source: str, split: str, licence
         licence=licence,
         provenance=(origin, f"{row.subset} subset") if row.subset else (origin,),
     )
-
-
-def spoken(label: str) -> str:
-    """A label as people say it: `acoustic_guitar` is "acoustic guitar"."""
-    return label.replace("_", " ")
 
 
 def refuse_unread(annotations: Annotations) -> None:
