@@ -21,7 +21,6 @@ from instruct_data.sources.music_avqa import read_annotations
 from tests.media_files import Picture, Sound, at_rate, make_media
 
 ROOT = Path(__file__).resolve().parent.parent
-TINY = ROOT / "adapters/tiny/avqa.json"
 QUESTIONS = (
     ('["Audio", "Counting"]', "How many musical instruments were heard throughout the video?"),
     ('["Visual", "Location"]', "Where is the performance?"),
@@ -315,8 +314,6 @@ def test_a_limit_is_a_positive_number(limit: str, capsys: pytest.CaptureFixture[
 
 
 def test_eval_run_real(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    if not TINY.is_file():
-        pytest.skip(f"{TINY.relative_to(ROOT)} is absent: the embedded model is not trained yet")
     files = ["--annotations", str(world / "test.json"), "--fit", str(world / "test.json")]
     for name, flags in (("full", []), ("mute", ["--mute"])):
         out = str(tmp_path / name)
