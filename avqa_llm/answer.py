@@ -46,11 +46,13 @@ class Answer:
     """As text for people."""
     label: str
     """One of the closed answers, or `no_answer`."""
-    probability: float
-    """Of the label among the closed answers; of the text when the answer is open."""
+    probability: float | None
+    """Of the label among the closed answers; of the text when the answer is open. None where a
+    server does not say."""
     alternatives: tuple[Alternative, ...] = ()
     evidence: tuple[Evidence, ...] = ()
-    consumed: Consumed
+    consumed: Consumed | None
+    """None where a server proves neither that it took a part nor that it dropped it."""
     steps: str = ""
     """What the model looked up on the way, in its own words; may be empty."""
     record: str = ""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from avqa_llm.errors import AVQAError
 
 if TYPE_CHECKING:
-    from avqa_llm.answer import Answer, Evidence
+    from avqa_llm.answer import Answer, Consumed, Evidence
     from avqa_llm.engine import LocalEngine
     from avqa_llm.media import Clip
 
@@ -75,22 +75,33 @@ def describe(question: str, answer: Answer, *, with_record: bool) -> Iterator[st
     """An answer as lines for a person."""
     yield ""
     yield f"  {question}"
-    yield f"  → {answer.answer}   ({answer.probability:.0%} sure{_others(answer)})"
+    yield f"  → {answer.answer}{_sure(answer)}"
     if answer.steps:
         yield f"    looked up: {answer.steps}"
     for modality, verb in (("sound", "listened"), ("picture", "looked")):
         places = [_place(e) for e in answer.evidence if e.modality == modality]
         if places:
             yield f"    {verb} at: {'; '.join(places)}"
-    used = answer.consumed
-    sound = f"{used.sound_tokens} tokens of sound" if used.sound else "no sound"
-    picture = f"{used.picture_tokens} tokens of picture" if used.picture else "no picture"
     seconds = sum(answer.timing_s.values())
-    yield f"    consumed: {sound}, {picture}; {seconds:.2f} s"
+    yield f"    consumed: {_used(answer.consumed)}; {seconds:.2f} s"
     if with_record and answer.record:
         yield f"    events it wrote down: {answer.record}"
     for warning in answer.warnings:
         yield f"    ! {warning}"
+
+
+def _sure(answer: Answer) -> str:
+    if answer.probability is None:
+        return ""
+    return f"   ({answer.probability:.0%} sure{_others(answer)})"
+
+
+def _used(consumed: Consumed | None) -> str:
+    if consumed is None:
+        return "unknown"
+    sound = f"{consumed.sound_tokens} tokens of sound" if consumed.sound else "no sound"
+    picture = f"{consumed.picture_tokens} tokens of picture" if consumed.picture else "no picture"
+    return f"{sound}, {picture}"
 
 
 def _others(answer: Answer) -> str:

@@ -6,34 +6,37 @@ questions go on from there, in one batch.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from avqa_llm.aggregator import Clues
 from avqa_llm.answer import Alternative, Answer, Consumed, Evidence
 from avqa_llm.bridge import ClipKeys
-from avqa_llm.encoders.cache import FeatureCache, feature_key, identity
+from avqa_llm.encoders.cache import FeatureCache
+from avqa_llm.encoding import ClipEncoder
 from avqa_llm.evidence import picture_evidence, sound_evidence
-from avqa_llm.generation import Context, greedy, rank, read
+from avqa_llm.folders import user_cache
+from avqa_llm.generation import Context, Decoder, greedy, rank, read
 from avqa_llm.labels import LABELS, to_label
 from avqa_llm.media import Clip, MediaLimits, read_clip
 from avqa_llm.model import AVQAModel, ClipTokens
 from avqa_llm.presets import find_model
 from avqa_llm.prompt import CLUE, PICTURE, SOUND, Turn, spoken
-from avqa_llm.world import unlike_world
+from avqa_llm.questions import Questions
+from avqa_llm.session import Session, finished, warnings_about
+
+__all__ = ["LocalEngine", "Reading", "Session", "cache_folder"]
 
 RECORD_LIMIT, STEPS_LIMIT, OPEN_LIMIT = 120, 48, 128
 """Most tokens of a record, of an answer's steps, of an open answer."""
 CACHE_BYTES = 2**30
-CHUNK = 64
-"""Questions that are answered as one batch."""
+CLIPS, CHUNK = 16, 128
+"""Clips that are read as one batch, questions that are answered as one batch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +65,14 @@ class LocalEngine:
     """Answers with a model directory, on this machine."""
 
     def __init__(self, model: AVQAModel, *, cache: FeatureCache | None = None) -> None:
-        """`cache`: where encoder tokens of clips are kept; none: they are computed every time."""
-        self.model, self.cache = model, cache
+        """`cache`: where encoder tokens of clips are kept on disk; none: in memory only."""
+        self.model = model
         if not any(getattr(part, "merged", False) for part in model.llm.modules()):
             model.llm.merge_adapter()  # the same function in fewer products: faster
-        self._encoders = (identity(model.picture), identity(model.sound)) if cache else ("", "")
-        prompt = model.prompt
+        self.decoder = Decoder(model.llm)
+        self.encoder = ClipEncoder(model, cache)
         self.labels = LABELS
-        self._label_ids = [prompt.text(spoken(label)) for label in LABELS]
+        self._label_ids = [model.prompt.text(spoken(label)) for label in LABELS]
 
     @classmethod
     def load(cls, model: str | Path, *, cache: bool = False) -> LocalEngine:
@@ -101,22 +104,10 @@ class LocalEngine:
         )
 
     def encode(self, clip: Clip) -> ClipTokens:
-        """Run the frozen encoders, or take what they made of these frames and this sound before.
+        """Run the frozen encoders, or take what they made of this sound and these frames before."""
+        return self.encoder(clip)
 
-        Values are rounded to half precision either way, so that both are the same.
-        """
-        if self.cache is None:
-            return _rounded(self.model.encode(clip))
-        key = feature_key(_content(clip), *self._encoders, self.model.config.picture.sampling())
-        kept = self.cache.get(key)
-        if kept is None:
-            tokens = _rounded(self.model.encode(clip))
-            self.cache.put(key, tokens.picture, tokens.sound)
-            return tokens
-        picture, sound = kept
-        return ClipTokens(sound=sound, picture=picture, seconds=clip.duration_s)
-
-    @torch.no_grad()
+    @torch.inference_mode()
     def digest(self, clips: Sequence[ClipTokens]) -> Reading:
         """Bridge clips and let the model write down what happens in them."""
         started = time.perf_counter()
@@ -124,16 +115,23 @@ class LocalEngine:
         keys = model.keys(clips)
         soft, exists, _ = model.clues(keys, [prompt.events] * len(clips))
         embeds = [self._prefix(keys, soft, exists, n) for n in range(len(clips))]
-        context, logits = read(model.llm, embeds)
+        context, logits = read(self.decoder, embeds)
         bridged = time.perf_counter()
         records: list[list[int]] = [[] for _ in clips]
         if model.config.records:
             stops = set(prompt.eos)
-            records, _ = greedy(model.llm, context, logits, stops=stops, limit=RECORD_LIMIT)
+            records, _, parts = greedy(
+                self.decoder, context, logits, stops=stops, limit=RECORD_LIMIT
+            )
+            context = parts.whole()
         texts = tuple(prompt.tokenizer.decode(ids).strip() for ids in records)
         timing = {"bridge": bridged - started, "record": time.perf_counter() - bridged}
         return Reading(
-            tokens=tuple(clips), keys=keys, context=context, records=texts, timing_s=timing
+            tokens=tuple(clips),
+            keys=keys,
+            context=context,
+            records=texts,
+            timing_s={part: seconds / len(clips) for part, seconds in timing.items()},
         )
 
     def _prefix(self, keys: ClipKeys, soft: Tensor, exists: Tensor, n: int) -> Tensor:
@@ -161,95 +159,133 @@ class LocalEngine:
         open_ended: bool = False,
     ) -> list[Answer]:
         """Answer several questions about one clip, each by itself after the same history."""
+        if not questions:
+            return []
         session = Session(self, clip)
-        answers: list[Answer] = []
-        for at in range(0, len(questions), CHUNK):
-            answers += session.answer(
-                questions[at : at + CHUNK],
-                history=history,
-                evidence=evidence,
-                open_ended=open_ended,
-            )
-        return answers
+        return session.answer(questions, history=history, evidence=evidence, open_ended=open_ended)
 
-    @torch.no_grad()
+    def answer_many(
+        self,
+        clips: Sequence[Clip],
+        rows: Sequence[tuple[int, str]],
+        *,
+        choices: Sequence[tuple[str, ...]] | None = None,
+        evidence: bool = False,
+        open_ended: bool = False,
+    ) -> list[Answer]:
+        """Answer (clip number, question) pairs about several clips, each by itself, in order.
+
+        `choices`: for each pair the answers to choose from; where there are none: the labels.
+        """
+        answers: dict[int, Answer] = {}
+        for start in range(0, len(clips), CLIPS):
+            block = clips[start : start + CLIPS]
+            numbers = [n for n, (clip, _) in enumerate(rows) if 0 <= clip - start < len(block)]
+            if numbers:
+                found = self._answer_block(
+                    block,
+                    [(rows[n][0] - start, rows[n][1]) for n in numbers],
+                    choices=None if choices is None else [choices[n] for n in numbers],
+                    evidence=evidence,
+                    open_ended=open_ended,
+                )
+                answers.update(zip(numbers, found, strict=True))
+        return [answers[n] for n in range(len(rows))]
+
+    def _answer_block(
+        self, clips: Sequence[Clip], rows: Sequence[tuple[int, str]], **how: Any
+    ) -> list[Answer]:
+        started = time.perf_counter()
+        tokens = [self.encode(clip) for clip in clips]
+        times = {"encode": (time.perf_counter() - started) / len(clips)}
+        answers = self.ask(self.digest(tokens), rows, **how)
+        world = self.model.config.world
+        warnings = [warnings_about(*both, world) for both in zip(clips, tokens, strict=True)]
+        return [
+            finished(answer, warnings[clip], times)
+            for answer, (clip, _) in zip(answers, rows, strict=True)
+        ]
+
+    @torch.inference_mode()
     def ask(
         self,
         reading: Reading,
         rows: Sequence[tuple[int, str]],
         *,
+        choices: Sequence[tuple[str, ...]] | None = None,
         history: Sequence[Turn] = (),
         evidence: bool = False,
         open_ended: bool = False,
         runners_up: int = 3,
     ) -> list[Answer]:
-        """Answer (clip number, question) pairs about clips that were digested, as one batch."""
+        """Answer (clip number, question) pairs about clips that were digested, in order."""
         started = time.perf_counter()
-        index = torch.tensor([clip for clip, _ in rows])
-        keys = reading.keys.rows(index)
-        questions = [question for _, question in rows]
-        pieces, clues = self._put(keys, questions, history)
-        context, logits = read(self.model.llm, pieces, reading.context.rows(index))
-        if open_ended:
-            outcomes = self._free(context, logits)
-        else:
-            outcomes = self._closed(context, logits, runners_up)
-        seconds = (time.perf_counter() - started) / len(rows)
-        answers = []
-        for n, (clip, _) in enumerate(rows):
-            outcome, tokens = outcomes[n], reading.tokens[clip]
-            answers.append(
-                Answer(
-                    answer=outcome.text,
-                    label=outcome.label,
-                    probability=round(outcome.probability, 4),
-                    alternatives=outcome.others,
-                    evidence=_cited(tokens, clues, n) if evidence else (),
-                    consumed=_consumed(keys, tokens, n),
-                    steps=outcome.steps,
-                    record=reading.records[clip],
-                    timing_s={**reading.timing_s, "answer": seconds},
-                )
+        questions = Questions.of(self.model, reading.keys, rows, history)
+        outcomes: dict[int, Outcome] = {}
+        for numbers in questions.batches(CHUNK):
+            context = reading.context.branch(torch.tensor([rows[n][0] for n in numbers]))
+            logits = self.decoder.feed(context, *questions.place(self.model, numbers))[:, -1]
+            if open_ended:
+                found = self._free(context, logits)
+            else:
+                offered = [choices[n] if choices else () for n in numbers]
+                found = self._closed(context, logits, offered, runners_up)
+            outcomes.update(zip(numbers, found, strict=True))
+        consumed = [_consumed(reading, clip) for clip in range(len(reading.tokens))]
+        cited = {
+            n: _cited(questions, reading.tokens[clip], n)
+            for n, (clip, _) in enumerate(rows)
+            if evidence
+        }
+        seconds = (time.perf_counter() - started) / max(1, len(rows))
+        return [
+            Answer(
+                answer=outcomes[n].text,
+                label=outcomes[n].label,
+                probability=round(outcomes[n].probability, 4),
+                alternatives=outcomes[n].others,
+                evidence=cited.get(n, ()),
+                consumed=consumed[clip],
+                steps=outcomes[n].steps,
+                record=reading.records[clip],
+                timing_s={**reading.timing_s, "answer": seconds},
             )
-        return answers
+            for n, (clip, _) in enumerate(rows)
+        ]
 
-    def _put(
-        self, keys: ClipKeys, questions: Sequence[str], history: Sequence[Turn]
-    ) -> tuple[list[Tensor], Clues]:
-        """Questions after the same history as embeddings, each with its own clues."""
-        model, prompt = self.model, self.model.prompt
-        ids = [prompt.text(spoken(question)) for question in questions]
-        soft, exists, clues = model.clues(keys, ids)
-        earlier = prompt.history(history)
-        pieces = []
-        for n, question in enumerate(questions):
-            said = prompt.question(question, int(exists[n].sum()), again=bool(history))
-            placed = model.place(
-                torch.tensor([earlier + said]), {CLUE: (soft[n : n + 1], exists[n : n + 1])}
-            )
-            pieces.append(placed[0])
-        return pieces, clues
-
-    def _closed(self, context: Context, logits: Tensor, runners_up: int) -> list[Outcome]:
-        """Steps greedily, then the closed answers by likelihood."""
-        model, prompt = self.model, self.model.prompt
+    def _closed(
+        self,
+        context: Context,
+        logits: Tensor,
+        offered: Sequence[tuple[str, ...]],
+        runners_up: int,
+    ) -> list[Outcome]:
+        """Steps greedily, then what is offered (nothing: the labels) by likelihood."""
+        prompt = self.model.prompt
         stops = {prompt.steps_end[-1]} | set(prompt.eos)
-        steps, logits = greedy(model.llm, context, logits, stops=stops, limit=STEPS_LIMIT)
-        scores = rank(model.llm, context, logits, self._label_ids).softmax(-1)
+        steps, logits, parts = greedy(self.decoder, context, logits, stops=stops, limit=STEPS_LIMIT)
+        ids = [
+            [prompt.text(spoken(text)) + prompt.eos for text in own] if own else self._label_ids
+            for own in offered
+        ]
+        scores = rank(self.decoder, parts, logits, ids).softmax(-1)
+        likely, places = scores.topk(min(1 + runners_up, scores.shape[1]))
         outcomes = []
-        for ids, row in zip(steps, scores, strict=True):
-            likely, places = row.topk(min(1 + runners_up, len(row)))
+        for own, said, chances, order in zip(
+            offered, steps, likely.tolist(), places.tolist(), strict=True
+        ):
             named = [
-                Alternative(label=self.labels[i], probability=round(float(p), 4))
-                for i, p in zip(places.tolist(), likely, strict=True)
+                Alternative(label=(own or self.labels)[i], probability=round(p, 4))
+                for i, p in zip(order, chances, strict=True)
+                if i < len(own or self.labels)
             ]
             outcomes.append(
                 Outcome(
-                    text=spoken(named[0].label),
+                    text=named[0].label if own else spoken(named[0].label),
                     label=named[0].label,
-                    probability=float(likely[0]),
+                    probability=chances[0],
                     others=tuple(named[1:]),
-                    steps=prompt.tokenizer.decode(ids).strip(),
+                    steps=prompt.tokenizer.decode(said).strip(),
                 )
             )
         return outcomes
@@ -259,7 +295,7 @@ class LocalEngine:
         prompt = self.model.prompt
         first = logits.softmax(-1).max(-1).values.tolist()
         stops = set(prompt.eos)
-        ids, _ = greedy(self.model.llm, context, logits, stops=stops, limit=OPEN_LIMIT)
+        ids, _, _ = greedy(self.decoder, context, logits, stops=stops, limit=OPEN_LIMIT)
         texts = [_last(prompt.tokenizer.decode(row).strip()) for row in ids]
         return [
             Outcome(text=text, label=to_label(text), probability=p)
@@ -267,70 +303,9 @@ class LocalEngine:
         ]
 
 
-class Session:
-    """A conversation about one clip, which is encoded and read once."""
-
-    def __init__(
-        self, engine: LocalEngine, clip: Clip, *, times: dict[str, float] | None = None
-    ) -> None:
-        """`times`: seconds already spent on this clip, for the first answer's timings."""
-        started = time.perf_counter()
-        self.engine = engine
-        self.tokens = engine.encode(clip)
-        self.times = {**(times or {}), "encode": time.perf_counter() - started}
-        self.reading = engine.digest([self.tokens])
-        self.turns: list[Turn] = []
-        world = engine.model.config.world
-        self.warnings = (*_about_input(clip), *unlike_world(world, self.tokens))
-
-    def ask(self, question: str, *, open_ended: bool = False, remember: bool = True) -> Answer:
-        """Answer one question, with its evidence, after what was said before."""
-        (answer,) = self.answer(
-            [question], history=self.turns, evidence=True, open_ended=open_ended
-        )
-        if remember:
-            self.turns.append(Turn(question=question, answer=answer.answer))
-        return answer
-
-    def answer(
-        self,
-        questions: Sequence[str],
-        *,
-        history: Sequence[Turn] = (),
-        evidence: bool = False,
-        open_ended: bool = False,
-    ) -> list[Answer]:
-        """Answer questions as one batch, each by itself after the same history."""
-        rows = [(0, question) for question in questions]
-        engine, reading = self.engine, self.reading
-        answers = engine.ask(
-            reading, rows, history=history, evidence=evidence, open_ended=open_ended
-        )
-        times, self.times = self.times, {}
-        return [_finished(answer, self.warnings, times) for answer in answers]
-
-
 def cache_folder() -> Path:
-    """Where encoder tokens are kept: `AVQA_CACHE`, or a folder of the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("AVQA_CACHE") or Path(home) / "avqa-llm") / "features"
-
-
-def _content(clip: Clip) -> str:
-    """What was read from which file: a clip that was muted or changed otherwise is another one."""
-    read_ = (clip.sound_CS.shape, clip.sound_rate_hz, clip.frames_THWC.shape)
-    digest = hashlib.sha256(repr(read_).encode())
-    for array in (clip.frame_times_s, clip.sound_CS, clip.frames_THWC):
-        digest.update(array.tobytes())
-    return f"{clip.sha256}-{digest.hexdigest()[:16]}"
-
-
-def _rounded(tokens: ClipTokens) -> ClipTokens:
-    sound, picture = (
-        replace(part, values_ND=part.values_ND.half().float())
-        for part in (tokens.sound, tokens.picture)
-    )
-    return ClipTokens(sound=sound, picture=picture, seconds=tokens.seconds)
+    """Where encoder tokens are kept."""
+    return user_cache() / "features"
 
 
 def _last(text: str) -> str:
@@ -338,8 +313,9 @@ def _last(text: str) -> str:
     return text.rsplit(" : ", 1)[-1].lstrip(": ")
 
 
-def _consumed(keys: ClipKeys, tokens: ClipTokens, n: int) -> Consumed:
-    sound, picture = bool(keys.sound_there_BQ[n].any()), bool(keys.picture_there_BQ[n].any())
+def _consumed(reading: Reading, clip: int) -> Consumed:
+    keys, tokens = reading.keys, reading.tokens[clip]
+    sound, picture = bool(keys.sound_there_BQ[clip].any()), bool(keys.picture_there_BQ[clip].any())
     return Consumed(
         sound=sound,
         picture=picture,
@@ -348,23 +324,7 @@ def _consumed(keys: ClipKeys, tokens: ClipTokens, n: int) -> Consumed:
     )
 
 
-def _cited(tokens: ClipTokens, clues: Clues, n: int) -> tuple[Evidence, ...]:
-    heard = sound_evidence(tokens.sound, clues.sound_weights_BN[n, : tokens.sound.n])
-    seen = picture_evidence(tokens.picture, clues.picture_weights_BN[n, : tokens.picture.n])
+def _cited(questions: Questions, tokens: ClipTokens, n: int) -> tuple[Evidence, ...]:
+    heard = sound_evidence(tokens.sound, questions.sound_weights_BN[n, : tokens.sound.n])
+    seen = picture_evidence(tokens.picture, questions.picture_weights_BN[n, : tokens.picture.n])
     return (*heard, *seen)
-
-
-def _about_input(clip: Clip) -> list[str]:
-    found = []
-    if not clip.has_sound:
-        found.append("There was no sound to hear: the answer rests on the picture alone.")
-    elif clip.is_silent:
-        found.append("The sound track is silent.")
-    if not clip.has_picture:
-        found.append("There was no picture to see: the answer rests on the sound alone.")
-    return found
-
-
-def _finished(answer: Answer, warnings: tuple[str, ...], timing: dict[str, float]) -> Answer:
-    times = {key: round(value, 4) for key, value in {**timing, **answer.timing_s}.items()}
-    return replace(answer, warnings=warnings, timing_s=times)

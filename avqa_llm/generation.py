@@ -15,6 +15,16 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import Cache
+
+from avqa_llm.prefix import ATTENTION, OwnLayer, Prefixes
+
+HOPELESS = 9.0
+"""An answer that is sure to be e^9 (8000) times less likely than another is not read to its end."""
+RANKED = 64
+"""Answers that are read as one batch."""
+SHRINK = 0.75
+"""When less than this share of a batch is still being written, the other rows leave it."""
 
 
 @dataclass
@@ -23,122 +33,254 @@ class Context:
 
     cache: Any
     there_BL: Tensor
-    """1 for what was read, 0 for padding."""
+    """Whether something was read there; False for padding."""
     lengths_B: Tensor
     """Tokens read in each row, without padding: the next position."""
+    shares: bool = False
+    """Whether rows that are chosen from this one share what it has read."""
+    prefixes: Prefixes | None = None
+    """What was read before the tokens in the cache, and is shared."""
+
+    def branch(self, index: Tensor) -> Context:
+        """Rows that go on from chosen ones, in any order and number. The original stays as it is.
+
+        What was read so far is not copied for each of them, if the model can do without.
+        """
+        if self.prefixes or not self.shares:
+            return self.rows(index)
+        prefixes = Prefixes([layer.own() for layer in self.cache.layers], index)
+        own = [OwnLayer(prefixes.length) for _ in self.cache.layers]
+        return self._of(index, own, prefixes)
 
     def rows(self, index: Tensor) -> Context:
-        """The same for chosen rows, in any order and number. The original stays as it is."""
-        cache = copy.deepcopy(self.cache)
-        cache.batch_select_indices(index)
-        return Context(cache=cache, there_BL=self.there_BL[index], lengths_B=self.lengths_B[index])
+        """A copy of chosen rows, in any order and number; what they share is shared still."""
+        own = [layer.rows(index) for layer in self.cache.layers]
+        return self._of(index, own, self.prefixes.rows(index) if self.prefixes else None)
+
+    def _of(self, index: Tensor, own: list[OwnLayer], prefixes: Prefixes | None) -> Context:
+        return Context(
+            cache=Cache(layers=own),
+            there_BL=self.there_BL[index],
+            lengths_B=self.lengths_B[index],
+            shares=self.shares,
+            prefixes=prefixes,
+        )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A batch whose rows have stopped at different times: each is in one of some contexts."""
+
+    contexts: Sequence[Context]
+    context_B: Tensor
+    """Which context each row is in."""
+    row_B: Tensor
+    """Which row of it."""
+
+    @classmethod
+    def of(cls, context: Context) -> Parts:
+        """All rows in one context."""
+        rows = torch.arange(len(context.lengths_B))
+        return cls([context], torch.zeros_like(rows), rows)
+
+    def pick(self, index: Tensor) -> tuple[Context, Tensor]:
+        """A copy of chosen rows in an order of its own, and that order of `index`."""
+        context_B, row_B = self.context_B[index], self.row_B[index]
+        chosen = [row_B[context_B == n] for n in range(len(self.contexts))]
+        picked = [c.rows(rows) for c, rows in zip(self.contexts, chosen, strict=True) if len(rows)]
+        return _joined(picked), context_B.argsort(stable=True)
+
+    def whole(self) -> Context:
+        """All rows as one context."""
+        if len(self.contexts) == 1:
+            return self.contexts[0]
+        context, order = self.pick(torch.arange(len(self.row_B)))
+        return context.rows(order.argsort())
+
+
+def _joined(contexts: Sequence[Context]) -> Context:
+    """The rows of some contexts one after the other, padded on the right."""
+    if len(contexts) == 1:
+        return contexts[0]
+    layers = []
+    for same in zip(*(context.cache.layers for context in contexts), strict=True):
+        layers.append(OwnLayer(same[0].before))
+        keys, values = zip(*(layer.own() for layer in same), strict=True)
+        layers[-1].update(_stack(keys), _stack(values))
+    prefixes = [context.prefixes for context in contexts if context.prefixes]
+    return Context(
+        cache=Cache(layers=layers),
+        there_BL=_stack([context.there_BL[..., None] for context in contexts])[..., 0],
+        lengths_B=torch.cat([context.lengths_B for context in contexts]),
+        shares=contexts[0].shares,
+        prefixes=prefixes[0].joined(prefixes[1:]) if prefixes else None,
+    )
+
+
+def _stack(parts: Sequence[Tensor]) -> Tensor:
+    """Rows (B, ..., L, D) of several lengths L as one batch, padded on the right."""
+    longest = max(part.shape[-2] for part in parts)
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(part, (0, 0, 0, longest - part.shape[-2])) for part in parts])
+
+
+class Decoder:
+    """A causal language model for reading and writing, without gradients.
+
+    Weights are those of the model that is given; LoRA has to be merged into them.
+    """
+
+    def __init__(self, llm: Any) -> None:
+        self.llm = _plain(llm)
+        self.embed = self.llm.get_input_embeddings()
+        self.shares = self._can_share()
+
+    def start(self, rows: int) -> Context:
+        """Nothing read yet."""
+        return Context(
+            cache=Cache(layer_class_to_replicate=OwnLayer),
+            there_BL=torch.zeros(rows, 0, dtype=torch.bool),
+            lengths_B=torch.zeros(rows, dtype=torch.long),
+            shares=self.shares,
+        )
+
+    def feed(self, context: Context, embeds_BLE: Tensor, there_BL: Tensor, keep: int = 1) -> Tensor:
+        """Let the model read on; `context` grows. Logits (B, `keep`, V) after the last tokens."""
+        positions = (context.lengths_B[:, None] + there_BL.cumsum(1) - 1).clamp(min=0)
+        context.there_BL = torch.cat([context.there_BL, there_BL], dim=1)
+        context.lengths_B = context.lengths_B + there_BL.sum(1)
+        shared = {"prefixes": context.prefixes} if context.prefixes else {}
+        out = self.llm(
+            inputs_embeds=embeds_BLE,
+            attention_mask=context.there_BL,
+            position_ids=positions,
+            past_key_values=context.cache,
+            use_cache=True,
+            logits_to_keep=keep,
+            **shared,
+        )
+        logits: Tensor = out.logits.float()
+        return logits
+
+    def _can_share(self) -> bool:
+        """Try it: a model that attends in a way of its own refuses or gives other logits."""
+        ids = torch.arange(5) % self.embed.weight.shape[0]
+        words = self.embed(ids)
+        with torch.no_grad():
+            expected = self.llm(inputs_embeds=words[None]).logits[0, -1].float()
+            before = self.llm.config._attn_implementation
+            try:
+                self.llm.set_attn_implementation(ATTENTION)
+                self.shares = True
+                context, _ = read(self, [words[1:3], words[:3]])
+                _, logits = read(self, [words[3:]] * 3, context.branch(torch.tensor([0, 1, 1])))
+                if torch.allclose(logits[2], expected, rtol=1e-3, atol=1e-3):
+                    return True
+            except (TypeError, ValueError, RuntimeError, AttributeError, KeyError):
+                pass  # it is not built for attention of others
+            self.llm.set_attn_implementation(before)
+        return False
 
 
 def read(
-    llm: Any, embeds: Sequence[Tensor], context: Context | None = None
+    decoder: Decoder, pieces: Sequence[Tensor], context: Context | None = None
 ) -> tuple[Context, Tensor]:
     """Let the model read one piece (L_i, E) a row, after what it has read before.
 
     Returns:
         The grown context (`context` itself, changed) and the logits (B, V) after each piece.
     """
-    from transformers import DynamicCache
+    context = context or decoder.start(len(pieces))
+    return context, decoder.feed(context, *_left_padded(pieces))[:, -1]
 
-    longest = max(len(piece) for piece in embeds)
-    batch = embeds[0].new_zeros(len(embeds), longest, embeds[0].shape[1])
-    there = torch.zeros(len(embeds), longest, dtype=torch.long)
-    for n, piece in enumerate(embeds):
+
+def _left_padded(pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Pieces (L_i, E) as one batch (B, L, E), and which of it is there (B, L)."""
+    longest = max(len(piece) for piece in pieces)
+    batch = pieces[0].new_zeros(len(pieces), longest, pieces[0].shape[1])
+    there = torch.zeros(len(pieces), longest, dtype=torch.bool)
+    for n, piece in enumerate(pieces):
         batch[n, longest - len(piece) :] = piece
-        there[n, longest - len(piece) :] = 1
-    if context is None:
-        lengths = torch.zeros(len(embeds), dtype=torch.long)
-        context = Context(cache=DynamicCache(), there_BL=there[:, :0], lengths_B=lengths)
-    positions = (context.lengths_B[:, None] + there.cumsum(1) - 1).clamp(min=0)
-    mask = torch.cat([context.there_BL, there], dim=1)
-    hidden = _trunk(llm)(
-        inputs_embeds=batch,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=context.cache,
-        use_cache=True,
-    ).last_hidden_state
-    context.there_BL = mask
-    context.lengths_B = context.lengths_B + there.sum(1)
-    return context, _head(llm)(hidden[:, -1]).float()
+        there[n, longest - len(piece) :] = True
+    return batch, there
 
 
 def greedy(
-    llm: Any, context: Context, logits_BV: Tensor, *, stops: set[int], limit: int
-) -> tuple[list[list[int]], Tensor]:
-    """Write on greedily until a stop token, which is read too.
+    decoder: Decoder, context: Context, logits_BV: Tensor, *, stops: set[int], limit: int
+) -> tuple[list[list[int]], Tensor, Parts]:
+    """Write on greedily until a stop token, which is read too. `context` is used up.
 
     Returns:
-        The tokens of each row without the stop, and the logits (B, V) after the stop
-        (after `limit` tokens, where none came).
+        The tokens of each row without the stop, the logits (B, V) after the stop (after `limit`
+        tokens, where none came), and the contexts there.
     """
-    embed = llm.get_input_embeddings()
-    rows = len(logits_BV)
-    written: list[list[int]] = [[] for _ in range(rows)]
-    open_ = torch.ones(rows, dtype=torch.bool)
+    written: list[list[int]] = [[] for _ in logits_BV]
     final = logits_BV.clone()
+    ends = torch.tensor(sorted(stops), dtype=torch.long)
+    here = torch.arange(len(logits_BV))  # numbers of the rows in the batch
+    open_ = torch.ones(len(here), dtype=torch.bool)
+    place = torch.stack([torch.zeros_like(here), here])  # context and row in it
+    contexts = [context]
     for _ in range(limit):
-        tokens = logits_BV.argmax(-1)
-        pieces = []
-        was_open = open_.clone()
-        for n, token in enumerate(tokens.tolist()):
-            pieces.append(embed(tokens[n : n + 1]) if was_open[n] else embed.weight[:0])
-            if was_open[n] and token in stops:
-                open_[n] = False
-            elif was_open[n]:
-                written[n].append(token)
-        context, logits_BV = read(llm, pieces, context)
-        final = torch.where(was_open[:, None], logits_BV, final)
+        tokens, reads = logits_BV.argmax(-1), open_
+        open_ = reads & ~torch.isin(tokens, ends)
+        for n, token in zip(here[open_].tolist(), tokens[open_].tolist(), strict=True):
+            written[n].append(token)
+        logits_BV = decoder.feed(context, decoder.embed(tokens)[:, None], reads[:, None])[:, -1]
+        final[here[reads]] = logits_BV[reads]
         if not open_.any():
             break
-    return written, final
+        if open_.sum() < SHRINK * len(open_):
+            stay = open_.nonzero()[:, 0]
+            contexts.append(context.rows(stay))
+            context, here, logits_BV = contexts[-1], here[stay], logits_BV[stay]
+            place[0, here], place[1, here] = len(contexts) - 1, torch.arange(len(here))
+            open_ = open_[stay]
+    return written, final, Parts(contexts, place[0], place[1])
 
 
-def rank(llm: Any, context: Context, logits_BV: Tensor, answers: Sequence[list[int]]) -> Tensor:
-    """Log-likelihood (B, A) of each answer (token ids) as the next words.
+def rank(
+    decoder: Decoder, parts: Parts, logits_BV: Tensor, answers: Sequence[Sequence[list[int]]]
+) -> Tensor:
+    """Log-likelihood (B, A) of answers (token ids) as the next words; each row has its own list.
 
-    The first tokens' likelihoods are at hand; answers whose first token alone is already
-    hopeless next to the best (under e^-12) are not read further.
+    The first tokens' likelihoods are at hand. Answers that cannot come near the best one of a
+    single token are not read to their end. Rows with fewer than A answers have -inf there.
     """
     first = logits_BV.log_softmax(-1)
-    scores = torch.stack([first[:, ids[0]] for ids in answers], dim=1)
-    if all(len(ids) == 1 for ids in answers):
-        return scores
-    hopeful = scores > scores.max(1, keepdim=True).values - 12
-    wanted = [
-        (b, a)
-        for b in range(len(scores))
-        for a, ids in enumerate(answers)
-        if len(ids) > 1 and hopeful[b, a]
-    ]
-    if not wanted:
-        return scores
-    embed = llm.get_input_embeddings()
-    branch = context.rows(torch.tensor([b for b, _ in wanted]))
-    longest = max(len(answers[a]) for _, a in wanted) - 1
-    logits: Tensor = first
-    extra = torch.zeros(len(wanted))
-    for at in range(longest):
-        pieces = [embed(torch.tensor(answers[a][at : at + 1], dtype=torch.long)) for _, a in wanted]
-        branch, logits = read(llm, pieces, branch)
-        likely = logits.log_softmax(-1)
-        for n, (_, a) in enumerate(wanted):
-            if at + 1 < len(answers[a]):
-                extra[n] = extra[n] + likely[n, answers[a][at + 1]]
-    for n, (b, a) in enumerate(wanted):
-        scores[b, a] = scores[b, a] + extra[n]
+    most = max(len(row) for row in answers)
+    padded = [[*row, *[[]] * (most - len(row))] for row in answers]
+    heads = torch.tensor([[ids[0] if ids else 0 for ids in row] for row in padded])
+    lengths = torch.tensor([[len(ids) for ids in row] for row in padded])
+    scores = first.gather(1, heads).masked_fill(lengths == 0, -torch.inf)
+    best = scores.masked_fill(lengths > 1, -torch.inf).amax(1, keepdim=True)
+    wanted = ((lengths > 1) & (scores > best - HOPELESS)).nonzero()
+    for some in wanted.split(RANKED) if len(wanted) else ():
+        context, order = parts.pick(some[:, 0])
+        rows, columns = some[order].T
+        texts = [answers[b][a] for b, a in some[order].tolist()]
+        scores[rows, columns] += _rest(decoder, context, texts)
     return scores
 
 
-def _trunk(llm: Any) -> Any:
-    inner = llm.get_base_model() if hasattr(llm, "get_base_model") else llm
-    return inner.model
+def _rest(decoder: Decoder, context: Context, texts: Sequence[list[int]]) -> Tensor:
+    """Log-likelihood (N,) of all tokens but the first of each text, which `context` goes on to."""
+    embeds, there = _left_padded([decoder.embed(torch.tensor(ids[:-1])) for ids in texts])
+    nexts = torch.zeros(there.shape, dtype=torch.long)
+    for row, ids in zip(nexts, texts, strict=True):
+        row[-len(ids) + 1 :] = torch.tensor(ids[1:])
+    likely = decoder.feed(context, embeds, there, keep=there.shape[1]).log_softmax(-1)
+    return (likely.gather(2, nexts[..., None])[..., 0] * there).sum(1)
 
 
-def _head(llm: Any) -> Any:
+def _plain(llm: Any) -> Any:
+    """The causal language model inside peft without the LoRA layers, which are merged."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
     inner = llm.get_base_model() if hasattr(llm, "get_base_model") else llm
-    return inner.lm_head
+    # Not a weight is copied: what is known to the second argument stays the same object.
+    plain = copy.deepcopy(inner, {id(weight): weight for weight in inner.parameters()})
+    for name, module in list(plain.named_modules()):
+        if isinstance(module, BaseTunerLayer) and module.merged:
+            plain.set_submodule(name, module.get_base_layer())
+    return plain.eval()

@@ -81,12 +81,12 @@ def to_label(text: str) -> str:
 
 
 def _takes_back(words: str, polarity: str) -> bool:
-    """Whether a text that starts with yes or no also says the opposite: "yes or no", "no. Yes."
+    """Whether a text that starts with yes or no leaves it open: "yes or no", "no. Yes."
 
     A "no" before a noun says nothing of the kind: "no, there is no violin".
     """
     opposite = "no" if polarity == "yes" else "yes"
-    at_once = rf"{polarity}(?: \|)?(?: and| or)* {opposite}\b"
+    at_once = rf"{polarity}(?: \|)?(?:(?: and| or)* {opposite}| or)\b"
     return bool(re.match(at_once, words) or re.search(rf"\b{opposite}(?= \||$)", words))
 
 
@@ -99,16 +99,17 @@ def _is_negated(words: str, label: str) -> bool:
 
 def _normal(text: str) -> str:
     """Lower-case words with single spaces, ` | ` where a clause ends, numbers as words."""
-    text = unicodedata.normalize("NFKC", text).lower().replace("_", " ").replace("\u2019", "'")
+    text = unicodedata.normalize("NFKC", text).lower().replace("_", " ")
+    text = text.replace("\u2019", "'").replace("\u2010", "-")
     text = re.sub(r"n't\b", " not", text.replace("cannot", "can not")).replace("'", "")
     text = _NUMBER.sub(_number_word, text)
-    text = re.sub(r"</?\w+>|[.,;:!?()\n\u2014]", " | ", text)
+    text = _MARK.sub(" | ", text)
     text = " ".join(re.sub(r"[^\w|]+", " ", text).split())
     text = re.sub(r"\bno one\b", "nobody", text)
     text = _PRONOUN_ONE.sub(r"\1", text)
     text = _NOT_A_SIDE.sub(" ", text)
+    text = re.sub(r"\b(?:no|without|beyond) (?:any |an? )?doubt\b", " ", text)
     text = re.sub(r"\b(?:the|an?)\b", " ", text)
-    text = re.sub(r"\bno doubt\b", " ", text)
     text = re.sub(r"\b(?:yeah|yep|yup)\b", "yes", re.sub(r"\bnope\b", "no", text))
     text = re.sub(r"\|(?: \|)+", "|", " ".join(text.split())).strip(" |")
     return _MORE_THAN_TEN.sub("more than ten", text)
@@ -162,6 +163,9 @@ _MORE_THAN_TEN = re.compile(
     rf"\b(?:(?:(?:more|greater|higher) than|over|above) ){{1,2}}(?:ten|{_ABOVE_TEN})\b|"
     rf"\b(?:{_ABOVE_TEN})\b"
 )
+# What ends a clause: all but white space within a line, quotes, and hyphens inside a word.
+# "Piano/accordion" names two instruments, "piano accordion" one.
+_MARK = re.compile(r"</?\w+>|[^\w\s\"'*`-]|[\n\r\t]|(?<=\s)-+(?=\s)")
 # A minus sign, decimals, times, fractions, ordinals and units stay with their digits.
 _NUMBER = re.compile(r"(?<!\w)-?[0-9](?:[0-9.,:/]*[0-9])?[\w%+]*")
 _THOUSANDS = re.compile(r"[0-9]{1,3}(?:,[0-9]{3})+")
@@ -185,6 +189,8 @@ _REFUSAL = re.compile(
     r"\b(?:not (?:know|tell|say|sure|clear|certain|determine|identify|possible|able|enough|"
     r"applicable|specified|mentioned|given|provided|be (?:determined|identified))|"
     r"no (?:answer|idea|clue|information|way|preference|(?:more|less|fewer) than)|"
+    r"no (?:audio|sound|video|picture|image|clip)s?(?: (?:file|track|input))?"
+    r"(?: (?:is|was|has been))? (?:provided|available|given|attached|accessible)|"
     r"unclear|unknown|uncertain|unsure|undetermined|indeterminate|unable|impossible|sorry|"
     r"(?:hard|difficult) to)\b"
 )

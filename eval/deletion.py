@@ -102,6 +102,7 @@ def _falls(
     falls: list[list[float]] = [[] for _ in questions]
     for n, other in enumerate(again):
         before, chances = answers[n // each], {a.label: a.probability for a in other.alternatives}
+        assert before.probability is not None and other.probability is not None, "it ranks"
         falls[n // each].append(before.probability - chances.get(before.label, other.probability))
     return falls
 

@@ -8,61 +8,100 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from instruct_data.sources.music_avqa import TYPES, Row, read_annotations
+from eval.benchmarks.base import Question, QuestionSet
+from eval.benchmarks.family import to_set
+from instruct_data.sources.music_avqa import TYPES, read_annotations
 
-LEVELS = ("template", "type", "global")
+LEVELS = ("global", "type", "template", "template+values")
+"""From the coarsest to the finest; `template` is the floor that results are held against."""
+
+Count = Mapping[str, int]
+_Key = tuple[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """The most frequent answer of each template and type, and of all."""
+    """How often each answer was counted: the most frequent first, of equals the file's first."""
 
-    template: dict[str, str]
-    type: dict[str, str]
-    all: str
+    filled: Mapping[_Key, Count]
+    """Of a template with its values."""
+    template: Mapping[str, Count]
+    type: Mapping[str, Count]
+    all: Count
 
-    def answer(self, row: Row, level: str = "template") -> str:
-        """Answer blindly at a level of `LEVELS`.
+    def answer(self, question: Question, level: str = "template") -> str:
+        """Answer blindly at a level of `LEVELS`: what is most frequent there.
 
-        A question without a template, or with one that was not fitted, is answered by its
-        type; a type that was not fitted, by what is most frequent of all.
+        A question whose values were not fitted is answered by its template; one without a
+        template, or with one that was not fitted, by its type; a type that was not fitted, by
+        what is most frequent of all. Of multiple choice, the most frequent choice is taken.
         """
         if level not in LEVELS:
             raise ValueError(f"level is {level!r}, should be one of {LEVELS}")
-        if level == "template" and row.template in self.template:
-            return self.template[row.template]
-        return self.all if level == "global" else self.type.get(row.type, self.all)
+        for counts in self._counts(question, LEVELS.index(level)):
+            for answer in counts:
+                if not question.choices or answer in question.choices:
+                    return answer
+        return question.choices[0]
+
+    def fitted(self, question: Question, level: str) -> bool:
+        """Whether the level itself answers, and not a coarser one."""
+        return bool(self._counts(question, LEVELS.index(level))[0])
+
+    def _counts(self, question: Question, level: int) -> list[Count]:
+        """What was counted for a question, from the wanted level to the coarsest."""
+        found = [self.all, self.type.get(question.type, _NOTHING)]
+        if level > 1 and question.template is not None:
+            found.append(self.template.get(question.template, _NOTHING))
+            found.append(self.filled.get((question.template, question.slots), _NOTHING))
+        elif level > 1:
+            found += [_NOTHING, _NOTHING]
+        return found[level::-1]
 
 
-def fit_floor(rows: Iterable[Row]) -> Floor:
+_NOTHING: Count = {}
+
+
+def fit_floor(questions: Iterable[Question]) -> Floor:
     """Count the answers. Of equally frequent ones, the one that comes first in the file wins.
 
     That rule gives 51.05 on v1 and 42.57 on v2; in both, violin and piano tie in one template.
+    Raises ValueError without questions.
     """
+    filled: defaultdict[_Key, Counter[str]] = defaultdict(Counter)
     template: defaultdict[str, Counter[str]] = defaultdict(Counter)
     by_type: defaultdict[str, Counter[str]] = defaultdict(Counter)
     everything: Counter[str] = Counter()
-    for row in rows:
-        if row.template is not None:
-            template[row.template][row.gold] += 1
-        by_type[row.type][row.gold] += 1
-        everything[row.gold] += 1
+    for question in questions:
+        if question.template is not None:
+            filled[question.template, question.slots][question.gold] += 1
+            template[question.template][question.gold] += 1
+        by_type[question.type][question.gold] += 1
+        everything[question.gold] += 1
     if not everything:
-        raise ValueError("no rows to fit a floor on")
+        raise ValueError("no questions to fit a floor on")
     return Floor(
-        template={key: _most_frequent(counts) for key, counts in template.items()},
-        type={key: _most_frequent(counts) for key, counts in by_type.items()},
-        all=_most_frequent(everything),
+        filled={key: _by_frequency(counts) for key, counts in filled.items()},
+        template={key: _by_frequency(counts) for key, counts in template.items()},
+        type={key: _by_frequency(counts) for key, counts in by_type.items()},
+        all=_by_frequency(everything),
     )
 
 
-def _most_frequent(counts: Counter[str]) -> str:
-    # A Counter keeps the order of first appearance, and max() keeps the first of equals.
-    return max(counts, key=lambda answer: counts[answer])
+def _by_frequency(counts: Counter[str]) -> Count:
+    # A Counter keeps the order of first appearance, and most_common() keeps it among equals.
+    return dict(counts.most_common())
+
+
+def ordered_types(types: Iterable[str]) -> list[str]:
+    """Each once: those of MUSIC-AVQA in their usual order, then others as they first appear."""
+    found = dict.fromkeys(types)
+    return [*(name for name in TYPES if name in found), *(n for n in found if n not in TYPES)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,52 +110,86 @@ class FloorScore:
 
     overall: float
     types: dict[str, float]
-    """Only the types that occur, in the order of `TYPES`."""
+    """Only the types that occur, in the order of `ordered_types`."""
 
 
-def score_floor(floor: Floor, rows: Sequence[Row], level: str = "template") -> FloorScore:
-    """Score the blind answers. Raises ValueError without rows."""
-    if not rows:
-        raise ValueError("no rows to score a floor on")
+def score_floor(floor: Floor, questions: Sequence[Question], level: str = "template") -> FloorScore:
+    """Score the blind answers. Raises ValueError without questions."""
+    if not questions:
+        raise ValueError("no questions to score a floor on")
     right: Counter[str] = Counter()
     asked: Counter[str] = Counter()
-    for row in rows:
-        asked[row.type] += 1
-        right[row.type] += floor.answer(row, level) == row.gold
+    for question in questions:
+        asked[question.type] += 1
+        right[question.type] += floor.answer(question, level) == question.gold
     return FloorScore(
-        overall=sum(right.values()) / len(rows),
-        types={name: right[name] / asked[name] for name in TYPES if asked[name]},
+        overall=sum(right.values()) / len(questions),
+        types={name: right[name] / asked[name] for name in ordered_types(asked)},
     )
+
+
+# -- the command -----------------------------------------------------------------------------
 
 
 def run(args: argparse.Namespace) -> None:
     """Carry out `python -m eval floor`."""
-    print(floor_table(args.annotations, args.fit))
+    name = getattr(args, "benchmark", None)
+    print(floor_table(args.annotations, args.fit, name, parent=getattr(args, "parent", None)))
 
 
-def floor_table(annotations_path: Path, fit_path: Path) -> str:
-    """The floors at the three levels, overall and by type, in percent."""
-    annotations, fitted_on = read_annotations(annotations_path), read_annotations(fit_path)
-    rows, floor = annotations.rows, fit_floor(fitted_on.rows)
-    scores = [score_floor(floor, rows, level) for level in LEVELS]
-    asked = Counter(row.type for row in rows)
+def floor_table(
+    annotations: Path, fit: Path, benchmark: str | None = None, *, parent: Path | None = None
+) -> str:
+    """The floors at all levels, overall and by type, in percent.
+
+    `benchmark` says how to read the files; None: files of the MUSIC-AVQA family. `parent` is the
+    v1 file that lends filled questions their templates.
+    """
+    tested = _read(annotations, benchmark, parent=parent)
+    fitted = _read(fit, benchmark, like=tested)
+    questions, floor = tested.questions, fit_floor(fitted.questions)
+    scores = [score_floor(floor, questions, level) for level in LEVELS]
+    asked = Counter(question.type for question in questions)
     lines = [
-        "Blind floor: the most frequent answer per template, per type, and of all; in percent.",
-        f"scored on {annotations.path}: {len(rows)} questions, sha256 {annotations.sha256[:12]}",
-        f"fitted on {fitted_on.path}: {len(fitted_on.rows)} questions, "
-        f"sha256 {fitted_on.sha256[:12]}",
+        "Blind floor: the most frequent answer of all, per type, per template, and per template "
+        "with its values; in percent.",
+        f"scored on {_about(tested)}",
+        f"fitted on {_about(fitted)}",
         "",
         _line("", "questions", *LEVELS),
-        _line("Overall", str(len(rows)), *(f"{100 * score.overall:.2f}" for score in scores)),
+        _line("Overall", str(len(questions)), *(f"{100 * score.overall:.2f}" for score in scores)),
     ]
     for name in scores[0].types:
         shown = (f"{100 * score.types[name]:.2f}" for score in scores)
         lines.append(_line(name, str(asked[name]), *shown))
-    without = sum(floor.template.get(row.template or "") is None for row in rows)
-    if without:
-        lines += ["", f"{without} questions have no fitted template: answered by their type."]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_fallen_back(floor, questions)])
+
+
+def _read(path: Path, benchmark: str | None, **how: Any) -> QuestionSet:
+    """Read a question file as that of a benchmark; None: of the MUSIC-AVQA family."""
+    if benchmark is not None:
+        from eval.benchmarks import read_benchmark
+
+        return read_benchmark(benchmark, path, **how)
+    annotations = read_annotations(path)
+    return to_set("", annotations)
+
+
+def _about(read: QuestionSet) -> str:
+    sha256 = ", ".join(sha256[:12] for sha256 in read.sha256.values())
+    return f"{read.path}: {len(read.questions)} questions, sha256 {sha256}"
+
+
+def _fallen_back(floor: Floor, questions: Sequence[Question]) -> list[str]:
+    without = {
+        level: sum(not floor.fitted(question, level) for question in questions)
+        for level in LEVELS[2:]
+    }
+    if not any(without.values()):
+        return []
+    said = ", ".join(f"{n} at level {level}" for level, n in without.items() if n)
+    return ["", f"Questions that a coarser level answers, for lack of fitted ones: {said}."]
 
 
 def _line(name: str, *cells: str) -> str:
-    return f"{name:<26}" + "".join(f"{cell:>10}" for cell in cells)
+    return f"{name:<26}" + "".join(f"{cell:>17}" for cell in cells)

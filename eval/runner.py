@@ -1,190 +1,210 @@
-"""Lets an engine answer a question file, clip by clip, and writes down what it said.
+"""Lets an engine answer a benchmark, chunk by chunk, and scores what it said.
 
-A run can be killed at any moment and goes on where it was.
+A run can be killed at any moment and goes on where it was; the result is that of a run that
+was not. Several processes answer at once, and their answers are written down in order.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timezone
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
-from avqa_llm.answer import Answer
-from avqa_llm.errors import MediaError
-from avqa_llm.labels import to_label
-from avqa_llm.media import Clip
-from eval.floors import fit_floor
-from eval.report import run_table
-from eval.results import commit, summarise, versions
-from eval.samples import RESULTS, SAMPLES, RunError, Sample, append, open_run, write_json
-from instruct_data.sources.music_avqa import Annotations, Row, read_annotations
+from eval.benchmarks import read_benchmark
+from eval.benchmarks.base import QuestionSet
+from eval.control import Wording, asked_as
+from eval.engines import Engine
+from eval.finish import finish
+from eval.job import JOB, Job, plan, select
+from eval.journal import Done, Journal
+from eval.samples import RunError, write_json
+from eval.scoring import canonical
+from eval.work import FLIP, Score, Task, work
+from instruct_data.exports.media import SUFFIXES
 
-ROUNDING = 1e-4  # of a softmax in half precision
-
-
-class Engine(Protocol):
-    """What the runner needs of an engine."""
-
-    def read(self, path: Path) -> Clip:
-        """Decode a file the way the model wants it. Raises MediaError."""
-
-    def answer(self, clip: Clip, questions: Sequence[str]) -> list[Answer]:
-        """Answer all questions about one clip, each on its own."""
+Load = Callable[[], Engine]
+SOUND_ONLY = frozenset((".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What to run."""
-
-    annotations: Path
-    fit: Path
-    media: Path
-    out: Path
-    model: str = "tiny"
-    mute: bool = False
-    blank: bool = False
-    limit: int | None = None
-    """Only the first so many questions of the file."""
-
-
-def run(args: argparse.Namespace) -> None:
-    """Carry out `python -m eval run`."""
-    fields = {name: getattr(args, name) for name in Job.__dataclass_fields__}
-    print(run_table(evaluate(Job(**fields), load_local)))
-    print(f"\nWritten to {args.out / RESULTS} and {args.out / SAMPLES}")
-
-
-def load_local(model: str) -> Engine:
-    """Load a model on this machine."""
-    from avqa_llm.engine import LocalEngine
-
-    return LocalEngine.load(model)
-
-
-def evaluate(job: Job, load: Callable[[str], Engine]) -> dict[str, Any]:
+def evaluate(
+    job: Job,
+    load: Load,
+    *,
+    workers: int = 1,
+    wording: Wording = asked_as,
+    score: Score = canonical,
+) -> dict[str, Any]:
     """Answer what is not answered yet, write `results.json`, and return its content.
 
-    `load` makes the engine, and is called only if there is something left to answer. Raises
-    AnnotationError for the question files, RunError for the folders.
+    Args:
+        job: what to run.
+        load: makes the engine, in each worker; called only if something is left to answer.
+        workers: processes that answer; 1 answers in this one.
+        wording: how a question's record becomes what is asked.
+        score: what a text answers.
+
+    Raises:
+        AnnotationError: of the question files.
+        RunError: of the folders, or where no clip could be read.
     """
-    annotations, fitted_on = read_annotations(job.annotations), read_annotations(job.fit)
-    if not job.media.is_dir():
-        raise RunError(f"{job.media} is not a folder; --media holds VIDEO_ID.mp4 of each clip")
-    rows = annotations.rows[: job.limit]
-    setting = {
-        "annotations_sha256": annotations.sha256,
-        "model": job.model,
-        "mute": job.mute,
-        "blank": job.blank,
-    }
-    answered = open_run(job.out, setting)
-    missing = _answer_rest(job, rows, answered, load)
-    scored = [row for row in rows if row.number in answered]
-    if not scored:
-        first, why = next(iter(missing.items()))
-        raise RunError(
-            f"none of the {len(missing)} clips could be read from {job.media}; {first}: {why}"
-        )
-    samples = [answered[row.number] for row in scored]
-    results = summarise(samples, scored, fit_floor(fitted_on.rows))
-    results["provenance"] = _provenance(job, (annotations, fitted_on), samples, rows, missing)
-    write_json(job.out / RESULTS, results)
-    return results
-
-
-def _answer_rest(
-    job: Job, rows: Sequence[Row], answered: dict[int, Sample], load: Callable[[str], Engine]
-) -> dict[str, str]:
-    """Answer the open questions into `answered`; return the clips that could not be, and why."""
-    by_video: dict[str, list[Row]] = {}
-    for row in rows:
-        by_video.setdefault(row.video_id, []).append(row)
-    missing: dict[str, str] = {}
-    engine: Engine | None = None
-    with (job.out / SAMPLES).open("a", encoding="utf-8", newline="\n") as file:
-        for video_id, asked in tqdm(by_video.items(), desc="clips", unit="clip", disable=None):
-            open_rows = [row for row in asked if row.number not in answered]
-            path = job.media / f"{video_id}.mp4"
-            if not open_rows:
-                continue
-            if not path.is_file():
-                missing[video_id] = f"there is no {path.name}"
-                continue
-            engine = engine or load(job.model)
-            try:
-                samples = _ask(engine, path, open_rows, job)
-            except MediaError as error:
-                missing[video_id] = str(error)
-                continue
-            append(file, samples)
-            answered |= {sample.row: sample for sample in samples}
-    return missing
-
-
-def _ask(engine: Engine, path: Path, rows: Sequence[Row], job: Job) -> list[Sample]:
-    """Ask all open questions about one clip. Raises MediaError if it cannot be read."""
-    start = time.perf_counter()
-    clip = engine.read(path)
-    clip = clip.muted() if job.mute else clip
-    clip = clip.blanked() if job.blank else clip
-    answers = engine.answer(clip, [row.question for row in rows])
-    if len(answers) != len(rows):
-        raise RuntimeError(f"{len(answers)} answers to {len(rows)} questions about {path}")
-    for answer in answers:
-        if (job.mute and answer.consumed.sound) or (job.blank and answer.consumed.picture):
-            raise RuntimeError(f"the engine consumed what was taken away from {path}")
-        if not -ROUNDING <= answer.probability <= 1 + ROUNDING:
-            raise RuntimeError(f"probability {answer.probability} about {path} is outside 0..1")
-    seconds = (time.perf_counter() - start) / len(rows)
-    return [_sample(row, answer, seconds) for row, answer in zip(rows, answers, strict=True)]
-
-
-def _sample(row: Row, answer: Answer, seconds: float) -> Sample:
-    return Sample(
-        row=row.number,
-        video_id=row.video_id,
-        question_id=row.question_id,
-        template=row.template,
-        type=row.type,
-        question=row.question,
-        gold=row.gold,
-        answer=answer.answer,
-        label=to_label(answer.answer),
-        engine_label=answer.label,
-        probability=min(max(float(answer.probability), 0.0), 1.0),
-        consumed=answer.consumed,
-        warnings=answer.warnings,
-        seconds=round(seconds, 6),
+    asked = read_benchmark(job.benchmark, job.annotations, parent=job.parent)
+    files = find_media(job.media)
+    questions = select(asked.questions, job)
+    chunks = plan(questions, job.shard)
+    journal = Journal.open(
+        job.out, setting_of(job, asked), size=lambda name: _size(_file(files, name))
     )
+    write_json(job.out / JOB, job.to_json())
+    done = {mark.number for mark in journal.marks}
+    tasks = [
+        Task(
+            chunk=chunk,
+            files=_files_of(chunk.units, files),
+            scenes={
+                unit.video_id: asked.scenes[unit.video_id]
+                for unit in chunk.units
+                if unit.video_id in asked.scenes
+            },
+            probes=job.probes,
+            mute=job.mute,
+            blank=job.blank,
+            evidence=job.evidence,
+        )
+        for chunk in chunks
+        if chunk.number not in done
+    ]
+    total = sum(chunk.size for chunk in chunks)
+    with tqdm(total=total, unit="question", desc=job.benchmark, disable=None) as bar:
+        bar.update(total - sum(task.chunk.size for task in tasks))
+        for task, answered in zip(
+            tasks, _answered(tasks, load, workers, wording, score), strict=True
+        ):
+            journal.add(answered)
+            bar.update(task.chunk.size)
+    mine = {question.number for chunk in chunks for u in chunk.units for question in u.questions}
+    return finish(job, asked, [q for q in questions if q.number in mine], journal.marks, score)
 
 
-def _provenance(
-    job: Job,
-    files: tuple[Annotations, Annotations],
-    samples: Sequence[Sample],
-    rows: Sequence[Row],
-    missing: dict[str, str],
-) -> dict[str, Any]:
-    annotations, fitted_on = files
+def setting_of(job: Job, asked: QuestionSet) -> dict[str, Any]:
+    """What the answers of a folder depend on."""
     return {
-        "annotations": {"file": annotations.path.name, "sha256": annotations.sha256},
-        "fit": {"file": fitted_on.path.name, "sha256": fitted_on.sha256},
+        "benchmark": job.benchmark,
+        "files": dict(asked.sha256),
         "model": job.model,
+        "server": dict(job.server),
+        "mode": job.mode,
+        "probes": list(job.probes),
         "mute": job.mute,
         "blank": job.blank,
         "limit": job.limit,
-        "commit": commit(),
-        "versions": versions(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": round(sum(sample.seconds for sample in samples), 3),
-        "clips": len({sample.video_id for sample in samples}),
-        "questions": len(samples),
-        "missing_clips": missing,
-        "missing_questions": len(rows) - len(samples),
+        "subset": job.subset,
+        "shard": list(job.shard),
+        "evidence": job.evidence,
     }
+
+
+# -- processes -------------------------------------------------------------------------------
+
+
+def _answered(
+    tasks: Sequence[Task], load: Load, workers: int, wording: Wording, score: Score
+) -> Iterator[Done]:
+    """The chunks in order."""
+    if not tasks:
+        return
+    if workers == 1:
+        engine = load()
+        for task in tasks:
+            yield work(task, engine, score=score, wording=wording)
+        return
+    workers = min(workers, len(tasks))
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=get_context("spawn"),
+        initializer=_start,
+        initargs=(load, _threads(workers)),
+    )
+    ahead: deque[Future[Done]] = deque()
+    waiting = iter(tasks)
+    try:
+        for task in waiting:
+            ahead.append(pool.submit(_work_here, task, score, wording))
+            if len(ahead) > workers:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    except BrokenProcessPool as error:
+        raise RunError(
+            "a worker process was killed, for lack of memory perhaps: the same command goes on "
+            "where it was; --workers 1 needs the least"
+        ) from error
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _threads(workers: int) -> int:
+    return max(1, (os.cpu_count() or 1) // workers)
+
+
+_engine: Engine | None = None  # of a worker process
+
+
+def _start(load: Load, threads: int) -> None:
+    global _engine
+    import signal
+
+    import torch
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent says what happens
+    torch.set_num_threads(threads)
+    _engine = load()
+
+
+def _work_here(task: Task, score: Score, wording: Wording) -> Done:
+    assert _engine is not None, "the initializer has run"
+    return work(task, _engine, score=score, wording=wording)
+
+
+# -- media -----------------------------------------------------------------------------------
+
+
+def find_media(folder: Path) -> dict[str, Path]:
+    """The media files of a folder and those below it, by their names without suffix.
+
+    Raises:
+        RunError: it is no folder.
+    """
+    if not folder.is_dir():
+        raise RunError(f"{folder} is not a folder; --media holds VIDEO_ID.mp4 of each clip")
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*"), key=_preferred):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            found.setdefault(path.stem, path)
+    return found
+
+
+def _preferred(path: Path) -> tuple[int, bool, str]:
+    """Of two files of one name: the less deep, then the one with a picture."""
+    return len(path.parts), path.suffix.lower() in SOUND_ONLY, str(path)
+
+
+def _file(files: dict[str, Path], name: str) -> Path | None:
+    """A clip's file; a mirrored clip of v2 may be made from the clip itself."""
+    return files.get(name) or files.get(name.removesuffix(FLIP))
+
+
+def _files_of(units: Sequence[Any], files: dict[str, Path]) -> dict[str, Path]:
+    names = [name for unit in units for name in (unit.video_id, unit.sound_of) if name]
+    paths = {name: _file(files, name) for name in names}
+    return {name: path for name, path in paths.items() if path is not None}
+
+
+def _size(path: Path | None) -> int | None:
+    return None if path is None else path.stat().st_size

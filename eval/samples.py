@@ -1,21 +1,18 @@
-"""The answers of a run on disk: one JSON line a question, appended clip by clip.
-
-A folder holds the answers of one setting only: `run.json` says which, and another is refused.
-"""
+"""The answers of a run, one JSON line each."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from avqa_llm.answer import Consumed
+from avqa_llm.answer import Alternative, Consumed, Evidence
 from avqa_llm.errors import AVQAError
 
-SAMPLES, SETTING, RESULTS = "samples.jsonl", "run.json", "results.json"
+SAMPLES, PROBES, SETTING, RESULTS = "samples.jsonl", "probes.jsonl", "run.json", "results.json"
 
 
 class RunError(AVQAError):
@@ -37,14 +34,18 @@ class Sample:
     answer: str
     """The model's own text, untouched."""
     label: str
-    """What the canonical scorer makes of the text: one of the 42 answers, or `no_answer`."""
-    engine_label: str
-    """What the engine itself took the answer for."""
-    probability: float
-    consumed: Consumed
-    warnings: tuple[str, ...]
-    seconds: float
-    """The clip's reading and answering time, shared among its questions."""
+    """What the scorer makes of the text: one of the answers, or `no_answer`."""
+    engine_label: str | None = None
+    """What the engine itself took the answer for; None for predictions from a file."""
+    probability: float | None = None
+    """Of the answer, 0..1; None where nobody said."""
+    alternatives: tuple[Alternative, ...] = ()
+    consumed: Consumed | None = None
+    """What reached the model; None where nobody can prove it."""
+    evidence: tuple[Evidence, ...] = ()
+    warnings: tuple[str, ...] = ()
+    seconds: float | None = None
+    """Reading and answering time, shared among the questions of a batch."""
 
     @property
     def correct(self) -> bool:
@@ -53,80 +54,109 @@ class Sample:
 
     def to_line(self) -> str:
         """Return the JSON line, with its end; ASCII, so that no text can break it."""
-        return json.dumps(asdict(self)) + "\n"
+        raw = vars(self) | {
+            "alternatives": [vars(one) for one in self.alternatives],
+            "consumed": None if self.consumed is None else vars(self.consumed),
+            "evidence": [vars(one) for one in self.evidence],
+        }
+        return json.dumps(raw) + "\n"
 
     @classmethod
     def from_line(cls, line: bytes) -> Sample:
         """Read a JSON line. Raises ValueError, KeyError or TypeError if it is none of ours."""
         raw = json.loads(line)
-        raw["consumed"] = Consumed(**raw["consumed"])
+        raw["consumed"] = _consumed(raw["consumed"])
+        raw["alternatives"] = tuple(Alternative(**one) for one in raw["alternatives"])
+        raw["evidence"] = tuple(_evidence(one) for one in raw["evidence"])
         raw["warnings"] = tuple(raw["warnings"])
         return cls(**raw)
 
 
-def open_run(out: Path, setting: Mapping[str, Any]) -> dict[int, Sample]:
-    """Make or reopen the folder of a run; return what is already answered, by row number.
+@dataclass(frozen=True, kw_only=True)
+class ProbeSample:
+    """One answer after the clip or the question was changed."""
 
-    A half-written last line is removed from the file. Raises RunError when the folder holds
-    answers of another setting.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"cannot write to {out}: {error.strerror}") from error
-    samples = out / SAMPLES
-    if samples.exists():
-        os.truncate(samples, samples.read_bytes().rfind(b"\n") + 1)
-    if samples.exists() and samples.stat().st_size:
-        _check_setting(out / SETTING, setting)
-    else:
-        write_json(out / SETTING, setting)
-    return {sample.row: sample for sample in read_samples(out)}
+    probe: str
+    """Name of the change in `eval.probes.PROBES`."""
+    row: int
+    """The question that was changed: the `row` of its `Sample`."""
+    question: str
+    """As it was asked after the change."""
+    expected: str | None
+    """The right answer after the change; None where it cannot be known."""
+    answer: str
+    label: str
+    probability: float | None
+    consumed: Consumed | None
+
+    def to_line(self) -> str:
+        """Return the JSON line, with its end."""
+        return json.dumps(asdict(self)) + "\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> ProbeSample:
+        """Read a JSON line. Raises ValueError, KeyError or TypeError if it is none of ours."""
+        raw = json.loads(line)
+        raw["consumed"] = _consumed(raw["consumed"])
+        return cls(**raw)
 
 
-def _check_setting(known: Path, setting: Mapping[str, Any]) -> None:
-    before = read_json(known)
-    for key, value in setting.items():
-        if before.get(key) != value:
-            raise RunError(
-                f"{known.parent} holds a run with {key} {before.get(key)!r}, and this one has "
-                f"{value!r}; choose another --out"
-            )
+def _consumed(raw: Mapping[str, Any] | None) -> Consumed | None:
+    return None if raw is None else Consumed(**raw)
 
 
-def append(file: Any, samples: Iterable[Sample]) -> None:
-    """Write the answers about one clip, and hand them to the operating system at once."""
-    file.write("".join(sample.to_line() for sample in samples))
-    file.flush()
+def _evidence(raw: dict[str, Any]) -> Evidence:
+    region = raw["region"]
+    return Evidence(**(raw | {"region": None if region is None else tuple(region)}))
 
 
 def read_samples(run: Path) -> list[Sample]:
-    """Read the answers of a run by row number; a half-written last line does not count."""
-    path = run / SAMPLES
-    if not path.exists():
-        return []
-    *whole, _ = path.read_bytes().split(b"\n")
+    """Read the answers of a run by row number. Raises RunError that names the line."""
     samples: dict[int, Sample] = {}
-    for number, line in enumerate(whole, 1):
+    for number, line in _lines(run / SAMPLES):
         try:
             sample = Sample.from_line(line)
         except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path}, line {number} is not an answer: {error}") from error
+            raise _no_answer(run / SAMPLES, number, error) from error
         if sample.row in samples:
             raise RunError(
-                f"{path}, line {number} answers row {sample.row} a second time: two runs wrote "
-                "to this folder; run again with another --out"
+                f"{run / SAMPLES}, line {number} answers row {sample.row} a second time: two runs "
+                "wrote to this folder; run again with another --out"
             )
         samples[sample.row] = sample
     return [samples[row] for row in sorted(samples)]
 
 
+def read_probes(run: Path) -> list[ProbeSample]:
+    """Read the answers after changes, in the order of the file; none where nothing was probed."""
+    probes = []
+    for number, line in _lines(run / PROBES):
+        try:
+            probes.append(ProbeSample.from_line(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _no_answer(run / PROBES, number, error) from error
+    return probes
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a file; a half-written last one does not count."""
+    if path.exists():
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.endswith(b"\n"):
+                    yield number, line
+
+
+def _no_answer(path: Path, number: int, error: Exception) -> RunError:
+    return RunError(f"{path}, line {number} is not an answer: {error!r}")
+
+
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write aside, then rename: a reader sees the old file or the new one, never a half."""
     aside = path.with_name(f"{path.name}.part")
-    aside.write_text(
-        json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    # A path may hold half of a surrogate pair, which no file can.
+    aside.write_text(text, encoding="utf-8", errors="backslashreplace")
     os.replace(aside, path)
 
 

@@ -3,7 +3,7 @@
 Questions about one video share its sound and picture, so they are not independent: intervals
 come from a bootstrap that draws whole videos (percentile, 95 %).
 
-Shapes: Q questions, V videos, R resamples.
+Shapes: Q questions, V videos, R resamples, G groups.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 RESAMPLES = 1000
 SEED = 0
-_CELLS = 2_000_000  # of (R, V) held at once: bounds the memory at about 50 MB
+_CELLS = 2_000_000  # of (R, V) held at once: bounds the memory at about 80 MB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,30 +68,83 @@ def clustered_mean(
     A resample weights each question by how often its video was drawn, so that the mean stays
     a mean over questions. Raises ValueError without questions or when the lengths differ.
     """
+    everything = np.ones(len(value_Q), bool)
+    return estimates(value_Q, video_Q, [everything], resamples=resamples, seed=seed)[0]
+
+
+def estimates(
+    value_Q: Sequence[float] | np.ndarray,
+    video_Q: Sequence[str],
+    masks: Sequence[np.ndarray],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = SEED,
+) -> list[Estimate]:
+    """Means over groups of questions, each group being a mask (Q,), with their intervals.
+
+    Videos are drawn once, from all that occur, for all groups: a group's size varies from
+    resample to resample as it would in another sample of videos (domain estimation), and
+    resamples without any of its questions are skipped. Raises ValueError without questions,
+    when the lengths differ, and for a group without questions.
+    """
+    value_Q = np.asarray(value_Q, float)
     if not len(value_Q) or len(value_Q) != len(video_Q):
         raise ValueError(f"{len(value_Q)} values for {len(video_Q)} videos' questions")
-    video_of_Q = np.unique(np.asarray(video_Q), return_inverse=True)[1]
-    sum_V = np.bincount(video_of_Q, weights=value_Q)
-    count_V = np.bincount(video_of_Q).astype(float)
-    low, high = float("nan"), float("nan")
-    if len(sum_V) > 1:
-        mean_R = _resampled_means(sum_V, count_V, resamples, np.random.default_rng(seed))
-        low, high = (float(bound) for bound in np.percentile(mean_R, (2.5, 97.5)))
-    mean = float(np.mean(value_Q))
-    return Estimate(value=mean, low=low, high=high, n=len(value_Q), videos=len(sum_V))
+    video_of_Q, n_videos = _numbered(video_Q)
+    sum_VG, count_VG = _per_video(value_Q, video_of_Q, n_videos, masks)
+    mean_RG = _resampled_means(sum_VG, count_VG, resamples, np.random.default_rng(seed))
+    return [
+        _estimate(sum_VG[:, group], count_VG[:, group], mean_RG[:, group])
+        for group in range(len(masks))
+    ]
+
+
+def _numbered(video_Q: Sequence[str]) -> tuple[np.ndarray, int]:
+    """The videos as numbers in the order of their names: figures do not depend on that of rows."""
+    number = {video: at for at, video in enumerate(sorted(set(video_Q)))}
+    return np.fromiter((number[video] for video in video_Q), np.intp, len(video_Q)), len(number)
+
+
+def _per_video(
+    value_Q: np.ndarray, video_of_Q: np.ndarray, n_videos: int, masks: Sequence[np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sum of values and number of questions of each video in each group, both (V, G)."""
+    sum_VG = np.empty((n_videos, len(masks)))
+    count_VG = np.empty((n_videos, len(masks)))
+    for group, mask_Q in enumerate(masks):
+        if len(mask_Q) != len(value_Q) or not mask_Q.any():
+            raise ValueError(f"group {group} holds none of the {len(value_Q)} questions")
+        chosen = video_of_Q[mask_Q]
+        sum_VG[:, group] = np.bincount(chosen, weights=value_Q[mask_Q], minlength=n_videos)
+        count_VG[:, group] = np.bincount(chosen, minlength=n_videos)
+    return sum_VG, count_VG
 
 
 def _resampled_means(
-    sum_V: np.ndarray, count_V: np.ndarray, resamples: int, rng: np.random.Generator
+    sum_VG: np.ndarray, count_VG: np.ndarray, resamples: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Return (R,). Drawing V videos and counting them gives the multinomial weights."""
-    n_videos = len(sum_V)
+    """Return (R, G); NaN where a resample has no question of the group."""
+    n_videos, groups = sum_VG.shape
     step = max(1, _CELLS // n_videos)
-    means = []
+    mean_RG = np.empty((resamples, groups))
     for start in range(0, resamples, step):
-        drawn_RV = rng.integers(n_videos, size=(min(step, resamples - start), n_videos))
-        means.append(sum_V[drawn_RV].sum(axis=1) / count_V[drawn_RV].sum(axis=1))
-    return np.concatenate(means)
+        rows = min(step, resamples - start)
+        drawn_RV = rng.integers(n_videos, size=(rows, n_videos))
+        drawn_RV += n_videos * np.arange(rows)[:, None]
+        times = np.bincount(drawn_RV.ravel(), minlength=rows * n_videos)
+        weight_RV = times.reshape(rows, n_videos).astype(float)
+        with np.errstate(invalid="ignore"):  # 0 / 0
+            mean_RG[start : start + rows] = (weight_RV @ sum_VG) / (weight_RV @ count_VG)
+    return mean_RG
+
+
+def _estimate(sum_V: np.ndarray, count_V: np.ndarray, mean_R: np.ndarray) -> Estimate:
+    n, videos = int(count_V.sum()), int(np.count_nonzero(count_V))
+    low, high = float("nan"), float("nan")
+    mean_R = mean_R[~np.isnan(mean_R)]
+    if videos > 1 and len(mean_R):
+        low, high = (float(bound) for bound in np.percentile(mean_R, (2.5, 97.5)))
+    return Estimate(value=float(sum_V.sum() / n), low=low, high=high, n=n, videos=videos)
 
 
 def calibration_error(

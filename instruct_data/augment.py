@@ -241,11 +241,34 @@ def _question(turn: Turn, after: Turn, rng: np.random.Generator) -> str:
     """The question in the same wording, or in a new one where nobody knows which it was."""
     _require_slots(turn)
     template = turn.template or ""
-    known = _wordings(template, turn.slots)
-    if turn.question not in known:
+    said = same_words(template, turn.question, turn.slots, after.slots)
+    if said is None:
         return ask(template, [spoken(value) for value in after.slots], rng, original=0.0)
-    wording, voice = known[turn.question]
-    return _asked(template, wording, tuple(_VOICES[voice](value) for value in after.slots))
+    return said
+
+
+def same_words(
+    template: str, question: str, slots: tuple[str, ...], others: tuple[str, ...]
+) -> str | None:
+    """A question with other slots in the wording that it has, held-out wordings included.
+
+    None where no wording of the template gives this text with these slots.
+    """
+    known = _wordings(template, slots)
+    if question not in known:
+        return None
+    wording, voice = known[question]
+    return _asked(template, wording, tuple(_VOICES[voice](value) for value in others))
+
+
+def speaks_of_sides(text: str) -> bool:
+    """Whether a text has a word that mirroring may make wrong."""
+    return bool(_SIDE_WORDS & _words(text))
+
+
+def speaks_of_order(text: str) -> bool:
+    """Whether a text has a word that playing backwards may make wrong."""
+    return bool(_ORDER_WORDS & _words(text))
 
 
 @functools.lru_cache(maxsize=4096)

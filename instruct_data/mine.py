@@ -161,7 +161,7 @@ def _ask(
     answers = engine.answer(clip, [each.turn.question for each in asked])
     for each, answer in zip(asked, answers, strict=True):
         used = answer.consumed
-        if wanted.sound > used.sound or wanted.picture > used.picture:
+        if used is None or wanted.sound > used.sound or wanted.picture > used.picture:
             counts["did not reach the model with sound and picture"] += 1
             continue
         counts["asked"] += 1
@@ -189,7 +189,8 @@ def _pairs(asked: Asked, answer: Answer, config: MineConfig) -> Iterator[Pair]:
         if label == asked.turn.label or not differs(asked.turn, chosen, text):
             continue
         made += 1
-        note = f"{config.model} says so with probability {probability:.2f}"
+        note = f"{config.model} says so"
+        note += "" if probability is None else f" with probability {probability:.2f}"
         yield asked.of(chosen, text, "mined", note, alone=True)
 
 

@@ -102,8 +102,9 @@ def write_reworded(
 ) -> Counter[str]:
     """Write `avqa-test-head.json`, `-tail.json` and `-headtail.json` (both) into a folder.
 
-    Rows are filled and have no slots, as in MUSIC-AVQA-R; `template` beside them names what
-    the question no longer shows. The files take their names when all of them are complete.
+    Rows are filled and have no slots, as in MUSIC-AVQA-R; beside them `template` names what
+    the question no longer shows, and `wording` says whether it is `held-out` (training never
+    sees it) or one of `training`. The files take their names when all of them are complete.
     Returns how many rows there are, by part and by kind of wording.
 
     Raises:
@@ -129,11 +130,12 @@ def _write(out: Path, rows: Sequence[Row], times: int, seed: int, training: bool
         for row in tqdm(rows, unit="question", disable=None):
             part = "head" if (_group(row), row.gold) in head else "tail"
             for text, is_held in wordings_of(row, times=times, seed=seed, training=training):
-                line = json.dumps(_reworded(row, text), ensure_ascii=False)
+                wording = "held-out" if is_held else "training"
+                line = json.dumps(_reworded(row, text, wording), ensure_ascii=False)
                 for name in (part, "headtail"):
                     _add(files[name], line, is_first=not counts[name])
                     counts[name] += 1
-                counts["held-out" if is_held else "training"] += 1
+                counts[wording] += 1
         for name, file in files.items():
             file.write("\n]\n" if counts[name] else "[]\n")
     for part, path in paths.items():
@@ -145,7 +147,7 @@ def _add(file: IO[str], line: str, *, is_first: bool) -> None:
     file.write(f"{'[' if is_first else ','}\n{line}")
 
 
-def _reworded(row: Row, text: str) -> dict[str, Any]:
+def _reworded(row: Row, text: str, wording: str) -> dict[str, Any]:
     filled = {
         "video_id": row.video_id,
         "question_id": row.question_id,
@@ -155,6 +157,7 @@ def _reworded(row: Row, text: str) -> dict[str, Any]:
         "question_deleted": int(row.deleted),
         "anser": row.gold,
         "template": row.template,
+        "wording": wording,
     }
     # v2 asks of some clips with the sound of another one: without it the answer would be wrong.
     return filled | ({"unmatch_audio": row.sound_of} if row.sound_of else {})

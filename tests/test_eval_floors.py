@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from eval.floors import fit_floor, floor_table, score_floor
-from instruct_data.sources.music_avqa import Row, read_annotations
+from avqa_llm.errors import AnnotationError
+from eval.benchmarks import read_benchmark
+from eval.benchmarks.base import Question
+from eval.floors import LEVELS, fit_floor, floor_table, ordered_types, run, score_floor
 
 DATA = Path(os.environ.get("AVQA_TEST_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
 LOUDER = "Is the <Object> louder than the <Object>?"
@@ -22,23 +26,25 @@ def data(*names: str) -> list[Path]:
     return paths
 
 
-def row(gold: str, template: str | None = LOUDER, kind: str = "Comparative") -> Row:
-    return Row(
+def question(
+    gold: str, template: str | None = LOUDER, kind: str = "Comparative", **more: Any
+) -> Question:
+    return Question(
         number=1,
         video_id="v",
         question_id=None,
-        modality="Audio",
-        kind=kind,
-        template=template,
-        slots=(),
+        type=f"Audio {kind}",
         question="?",
         gold=gold,
+        template=template,
+        **more,
     )
 
 
 def test_the_floor_of_v1() -> None:
     test, val = data("music-avqa/avqa-test.json", "music-avqa/avqa-val.json")
-    rows, floor = read_annotations(test).rows, fit_floor(read_annotations(val).rows)
+    rows = read_benchmark("music-avqa", test).questions
+    floor = fit_floor(read_benchmark("music-avqa", val).questions)
     score = score_floor(floor, rows)
     assert len(rows) == 9129
     assert round(100 * score.overall, 2) == 51.05
@@ -59,30 +65,85 @@ def test_the_floor_of_v1() -> None:
 
 def test_the_floor_of_v2() -> None:
     test, valid = data("music-avqa-v2/test_balance.json", "music-avqa-v2/balance_valid.json")
-    rows, floor = read_annotations(test).rows, fit_floor(read_annotations(valid).rows)
+    rows = read_benchmark("music-avqa-v2", test).questions
+    floor = fit_floor(read_benchmark("music-avqa-v2", valid).questions)
     assert len(rows) == 10819
     assert round(100 * score_floor(floor, rows).overall, 2) == 42.57
 
 
-def test_the_printed_table() -> None:
+def test_values_tell_more_than_the_template() -> None:
     test, val = data("music-avqa/avqa-test.json", "music-avqa/avqa-val.json")
-    table = floor_table(test, val)
-    assert "\nOverall                         9129     51.05     35.77     26.15\n" in table
-    assert "\nAudio-Visual Temporal            822     28.22     16.79      0.00" in table
+    rows = read_benchmark("music-avqa", test).questions
+    floor = fit_floor(read_benchmark("music-avqa", val).questions)
+    filled = score_floor(floor, rows, "template+values")
+    assert filled.overall > score_floor(floor, rows).overall
+    # Counted apart from the code under test: what is right where the values were fitted.
+    counts: dict[tuple[str | None, tuple[str, ...]], dict[str, int]] = {}
+    for one in read_benchmark("music-avqa", val).questions:
+        at = counts.setdefault((one.template, one.slots), {})
+        at[one.gold] = at.get(one.gold, 0) + 1
+    right = 0
+    for one in rows:
+        at = counts.get((one.template, one.slots), {})
+        best = [answer for answer, n in at.items() if n == max(at.values())]
+        right += (best[0] if best else floor.answer(one)) == one.gold
+    assert filled.overall == right / len(rows)
+
+
+def test_the_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
+    test, val = data("music-avqa/avqa-test.json", "music-avqa/avqa-val.json")
+    run(argparse.Namespace(annotations=test, fit=val, benchmark=None))
+    table = capsys.readouterr().out
+    line = next(line for line in table.splitlines() if line.startswith("Overall"))
+    assert line.split()[:5] == ["Overall", "9129", "26.15", "35.77", "51.05"]
+    line = next(line for line in table.splitlines() if line.startswith("Audio-Visual Temporal"))
+    assert line.split()[2:6] == ["822", "0.00", "16.79", "28.22"]
+    run(argparse.Namespace(annotations=test, fit=val, benchmark="music-avqa"))
+    assert capsys.readouterr().out == table
+    with pytest.raises(AnnotationError, match="music-avqa-v2"):
+        floor_table(test, val, "music-avqa-v2")
 
 
 def test_of_equally_frequent_answers_the_first_in_the_file_wins() -> None:
-    assert fit_floor([row("yes"), row("no"), row("no"), row("yes")]).answer(row("no")) == "yes"
-    assert fit_floor([row("no"), row("yes"), row("yes"), row("no")]).answer(row("no")) == "no"
+    asked = question("?")
+    for first, second in (("yes", "no"), ("no", "yes")):
+        floor = fit_floor([question(gold) for gold in (first, second, second, first)])
+        assert {floor.answer(asked, level) for level in LEVELS} == {first}
 
 
-def test_without_a_fitted_template_the_type_answers_and_without_that_everything() -> None:
-    floor = fit_floor([*[row("no")] * 3, *[row("two", None, "Counting")] * 2])
-    assert floor.answer(row("?", None)) == "no"
-    assert floor.answer(row("?", "another", "Counting")) == "two"
-    assert floor.answer(row("?", "another", "Temporal")) == "no"
-    assert floor.answer(row("?", LOUDER, "Counting"), "type") == "two"
+def test_what_was_not_fitted_is_answered_by_the_next_coarser_level() -> None:
+    floor = fit_floor(
+        [
+            *[question("no", slots=("piano", "tuba"))] * 2,
+            *[question("yes", slots=("cello", "tuba"))] * 3,
+            *[question("two", None, "Counting")] * 4,
+        ]
+    )
+    fitted = question("?", slots=("piano", "tuba"))
+    assert [floor.answer(fitted, level) for level in LEVELS] == ["two", "yes", "yes", "no"]
+    assert floor.answer(question("?", slots=("erhu", "tuba")), "template+values") == "yes"
+    assert floor.answer(question("?", None), "template+values") == "yes"
+    assert floor.answer(question("?", "another", "Counting")) == "two"
+    assert floor.answer(question("?", "another", "Temporal")) == "two"
+    assert floor.answer(question("?", LOUDER, "Counting"), "type") == "two"
     with pytest.raises(ValueError, match="level"):
-        floor.answer(row("?"), "templates")
-    with pytest.raises(ValueError, match="no rows"):
+        floor.answer(question("?"), "templates")
+    with pytest.raises(ValueError, match="no questions"):
         score_floor(floor, [])
+    with pytest.raises(ValueError, match="no questions"):
+        fit_floor([])
+
+
+def test_of_multiple_choice_the_most_frequent_choice_is_taken() -> None:
+    floor = fit_floor([question(gold, None) for gold in ("dog", "dog", "cat", "cat", "cat", "cow")])
+    assert floor.answer(question("?", None)) == "cat"
+    assert floor.answer(question("?", None, choices=("cow", "dog"))) == "dog"
+    assert floor.answer(question("?", None, choices=("bird", "fish"))) == "bird"
+    # None of the choices was counted for this type, but one of them was for another.
+    more = fit_floor([question("dog", None), question("cat", None, "Counting")])
+    assert more.answer(question("?", None, "Counting", choices=("cow", "dog"))) == "dog"
+
+
+def test_types_are_printed_in_their_usual_order() -> None:
+    names = ["What", "Visual Location", "Where", "Audio Counting", "What"]
+    assert ordered_types(names) == ["Audio Counting", "Visual Location", "What", "Where"]

@@ -11,274 +11,271 @@ from typing import Any
 
 import pytest
 
-from avqa_llm.answer import Answer, Consumed
-from avqa_llm.media import Clip, Uniform, read_clip
+from avqa_llm.answer import Answer
+from avqa_llm.media import Clip
+from eval import job as jobs
 from eval.__main__ import main
-from eval.report import run_table, side_by_side
-from eval.runner import Engine, Job, evaluate
-from eval.samples import RESULTS, SAMPLES, RunError, read_samples
-from instruct_data.sources.music_avqa import read_annotations
-from tests.media_files import Picture, Sound, at_rate, make_media
+from eval.engines import Asked, Engine
+from eval.merge import merge
+from eval.runner import evaluate
+from eval.samples import RESULTS, SAMPLES, RunError, read_probes, read_samples
+from eval.tables import run_table, side_by_side
+from tests.eval_world import QUESTIONS, Scripted, gold, job, make_world, name
 
 ROOT = Path(__file__).resolve().parent.parent
-QUESTIONS = (
-    ('["Audio", "Counting"]', "How many musical instruments were heard throughout the video?"),
-    ('["Visual", "Location"]', "Where is the performance?"),
-    ('["Audio-Visual", "Existential"]', "Is there a voiceover?"),
-)
-GOLD = {
-    "a": ("two", "indoor", "yes"),
-    "b": ("two", "outdoor", "no"),
-    "c": ("one", "indoor", "no"),
-}
-
-
-class Scripted:
-    """Reads real files, and answers from a script: sound for what needs it, else a shrug."""
-
-    def __init__(self, dies_at: str = "") -> None:
-        self.asked: list[tuple[str, tuple[str, ...]]] = []
-        self.dies_at = dies_at
-
-    def read(self, path: Path) -> Clip:
-        return read_clip(path, sampling=Uniform(frames=2))
-
-    def answer(
-        self, clip: Clip, questions: Sequence[str], *, evidence: bool = False
-    ) -> list[Answer]:
-        name = Path(clip.path).stem
-        if name == self.dies_at:
-            raise KeyboardInterrupt
-        self.asked.append((name, tuple(questions)))
-        return [self._answer(clip, GOLD[name][n], question) for n, question in enumerate(questions)]
-
-    def _answer(self, clip: Clip, gold: str, question: str) -> Answer:
-        needs_picture = question.startswith("Where")
-        knows = clip.has_picture if needs_picture else clip.has_sound
-        return Answer(
-            answer=f"The answer is {gold}." if knows else "I do not know \ud800",
-            label=gold,
-            probability=1.00001 if knows else 0.25,
-            consumed=Consumed(
-                sound=clip.has_sound, picture=clip.has_picture, sound_tokens=3, picture_tokens=2
-            ),
-            warnings=("unlike the training world",),
-        )
-
-
-def never(model: str) -> Engine:
-    raise AssertionError(f"{model} was loaded although nothing was left to answer")
+CLIPS = 7
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with three clips and a question file of nine rows."""
-    folder = tmp_path_factory.mktemp("world")
-    rows = []
-    for question, (kind, content) in enumerate(QUESTIONS):  # clips interleaved, as in the benchmark
-        for number, (name, golds) in enumerate(GOLD.items()):
-            row = {"video_id": name, "type": kind, "question_content": content}
-            row |= {"templ_values": "[]", "anser": golds[question]}
-            rows.append(row | ({} if name == "c" else {"question_id": 10 * question + number}))
-    (folder / "test.json").write_text(json.dumps(rows))
-    for name in GOLD:
-        make_media(folder / f"{name}.mp4", Picture(times_s=at_rate(5, 1)), Sound(seconds=1))
-    return folder
+    return make_world(tmp_path_factory.mktemp("world"), CLIPS)
 
 
-def job(world: Path, out: Path, **changes: Any) -> Job:
-    questions = world / "test.json"
-    settings = {"annotations": questions, "fit": questions, "media": world, "out": out}
-    return Job(**(settings | changes))
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "CHUNK_CLIPS", 2)
+
+
+def never() -> Engine:
+    raise AssertionError("the engine was loaded although nothing was left to answer")
 
 
 def lines(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / SAMPLES).read_text().splitlines()]
 
 
-def test_a_run_asks_each_clip_once_and_writes_down_every_answer(
+def timeless(results: dict[str, Any]) -> dict[str, Any]:
+    made = {k: v for k, v in results["provenance"].items() if k not in ("date", "seconds")}
+    return results | {"provenance": made}
+
+
+def test_a_run_asks_every_question_once_and_writes_down_every_answer(
     world: Path, tmp_path: Path
 ) -> None:
     engine = Scripted()
-    results = evaluate(job(world, tmp_path), lambda model: engine)
-    assert [name for name, _ in engine.asked] == ["a", "b", "c"]
-    assert all(asked == tuple(text for _, text in QUESTIONS) for _, asked in engine.asked)
-    first = lines(tmp_path)[0]
+    results = evaluate(job(world, tmp_path), lambda: engine)
+    written = lines(tmp_path)
+    assert sorted(row["row"] for row in written) == list(range(1, 3 * CLIPS + 1))
+    assert [row["video_id"] for row in written[:6]] == [name(0)] * 3 + [name(1)] * 3
+    first = written[0]
     assert first.pop("seconds") > 0
     assert first == {
         "row": 1,
-        "video_id": "a",
+        "video_id": name(0),
         "question_id": 0,
         "template": QUESTIONS[0][1],
         "type": "Audio Counting",
         "question": QUESTIONS[0][1],
-        "gold": "two",
-        "answer": "The answer is two.",
-        "label": "two",
-        "engine_label": "two",
+        "gold": "one",
+        "answer": "The answer is one.",
+        "label": "one",
+        "engine_label": "one",
         "probability": 1.0,
+        "alternatives": [],
         "consumed": {"sound": True, "picture": True, "sound_tokens": 3, "picture_tokens": 2},
+        "evidence": [],
         "warnings": ["unlike the training world"],
     }
     assert results == json.loads((tmp_path / RESULTS).read_text())
-    assert results["overall"] == {"accuracy": 1.0, "low": 1.0, "high": 1.0, "n": 9}
-    assert list(results["types"]) == [
-        "Audio Counting",
-        "Visual Location",
-        "Audio-Visual Existential",
-    ]
-    assert results["floor"]["overall"] == pytest.approx(6 / 9)
-    assert results["gain_over_floor"] == pytest.approx(3 / 9)
-    assert results["ece"] == 0 and results["no_answer"] == 0
-    assert results["consumed"] == {"sound": 1.0, "picture": 1.0}
+    assert results["overall"]["accuracy"] == 1.0 and results["overall"]["n"] == 3 * CLIPS
+    assert results["no_answer"] == 0 and results["integrity"]["valid"]
     made = results["provenance"]
-    assert made["annotations"] == {
-        "file": "test.json",
-        "sha256": read_annotations(world / "test.json").sha256,
-    }
-    assert (made["clips"], made["questions"], made["missing_clips"]) == (3, 9, {})
+    assert list(made["files"]) == ["test.json"] and len(made["files"]["test.json"]) == 64
+    assert (made["clips"], made["questions"], made["missing_clips"]) == (CLIPS, 3 * CLIPS, {})
     assert made["versions"]["numpy"] and made["date"] and made["seconds"] > 0
     assert not list(tmp_path.glob("*.part"))
 
 
 def test_without_sound_or_picture_a_shrug_is_wrong_and_counted(world: Path, tmp_path: Path) -> None:
-    muted = evaluate(job(world, tmp_path / "mute", mute=True), lambda model: Scripted())
-    assert muted["overall"]["accuracy"] == pytest.approx(3 / 9)
+    muted = evaluate(job(world, tmp_path / "mute", mute=True), Scripted)
+    assert muted["overall"]["accuracy"] == pytest.approx(1 / 3)
     assert muted["types"]["Visual Location"]["accuracy"] == 1
     assert muted["types"]["Audio Counting"]["accuracy"] == 0
-    assert muted["no_answer"] == muted["relabelled"] == 6
-    assert muted["consumed"] == {"sound": 0.0, "picture": 1.0}
-    assert muted["ece"] == pytest.approx(6 / 9 * 0.25)
+    assert muted["no_answer"] == 2 * CLIPS
     assert muted["provenance"]["mute"] and not muted["provenance"]["blank"]
-    blank = evaluate(job(world, tmp_path / "blank", blank=True), lambda model: Scripted())
+    blank = evaluate(job(world, tmp_path / "blank", blank=True), Scripted)
     assert blank["types"]["Visual Location"]["accuracy"] == 0
-    assert blank["consumed"] == {"sound": 1.0, "picture": 0.0}
 
 
 def test_an_engine_that_hears_a_muted_clip_is_stopped(world: Path, tmp_path: Path) -> None:
     class Cheat(Scripted):
-        def answer(self, clip: Clip, questions: Sequence[str], **_: Any) -> list[Answer]:
-            return super().answer(self.read(Path(clip.path)), questions)
+        def answer(self, clips: Sequence[Clip], asked: Sequence[Asked], **_: Any) -> list[Answer]:
+            return super().answer([self.read(Path(clip.path)) for clip in clips], asked)
 
-    with pytest.raises(RuntimeError, match="taken away"):
-        evaluate(job(world, tmp_path, mute=True), lambda model: Cheat())
+    with pytest.raises(RuntimeError, match="consumed what"):
+        evaluate(job(world, tmp_path, mute=True), Cheat)
 
 
-def test_a_killed_run_goes_on_where_it_was(world: Path, tmp_path: Path) -> None:
+# --- going on -------------------------------------------------------------------------------
+
+
+def test_an_interrupted_run_asks_only_what_is_left(world: Path, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        evaluate(job(world, tmp_path), lambda model: Scripted(dies_at="b"))
-    assert len(lines(tmp_path)) == 3 and not (tmp_path / RESULTS).exists()
+        evaluate(job(world, tmp_path), lambda: Scripted(dies_at=name(3)))
+    kept = len(lines(tmp_path))
+    assert 0 < kept < 3 * CLIPS and not (tmp_path / RESULTS).exists()
     with pytest.raises(RunError, match="finish it"):
         side_by_side([tmp_path])
-    # As if the kill had come while the second clip was being written.
-    half = (tmp_path / SAMPLES).read_bytes()
-    whole_b = half.splitlines(keepends=True)[0].replace(b'"row": 1', b'"row": 2')
-    (tmp_path / SAMPLES).write_bytes(half + whole_b.replace(b'"a"', b'"b"') + whole_b[:40])
+    # As if the kill had come while the next chunk was being written.
+    with (tmp_path / SAMPLES).open("ab") as file:
+        file.write(file.name.encode() + b'\n{"row": 4')
     engine = Scripted()
-    results = evaluate(job(world, tmp_path), lambda model: engine)
-    assert engine.asked[0] == ("b", tuple(text for _, text in QUESTIONS[1:]))
-    assert engine.asked[1][0] == "c" and len(engine.asked) == 2
-    assert [sample.row for sample in read_samples(tmp_path)] == list(range(1, 10))
-    assert results["overall"]["n"] == 9
+    results = evaluate(job(world, tmp_path), lambda: engine)
+    assert name(0) not in {clip for clip, _ in engine.asked}
+    assert results["overall"]["n"] == 3 * CLIPS
     again = evaluate(job(world, tmp_path), never)
-    assert again["overall"] == results["overall"]
+    assert timeless(again) == timeless(results)
+
+
+_KILLED = """
+import sys, time
+from pathlib import Path
+from eval import job as jobs
+from eval.runner import evaluate
+from tests.eval_world import Scripted, job
+jobs.CHUNK_CLIPS = 2
+world, out = map(Path, sys.argv[1:])
+evaluate(job(world, out, probes=("mute", "mirror")), lambda: Scripted(seconds=0.02))
+"""
+
+
+def _start(world: Path, out: Path) -> subprocess.Popen[bytes]:
+    line = [sys.executable, "-c", _KILLED, str(world), str(out)]
+    return subprocess.Popen(line, cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+def test_killed_ten_times_a_run_ends_as_if_it_had_not_been(world: Path, tmp_path: Path) -> None:
+    assert _start(world, tmp_path / "whole").wait() == 0
+    kills = 0
+    out = tmp_path / "killed"
+    for n in range(10):
+        running = _start(world, out)
+        # From before the first answer to the middle of the writing; no two moments alike.
+        try:
+            running.wait(timeout=0.55 + 0.07 * n)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            kills += 1
+            running.wait()
+    assert _start(world, out).wait() == 0
+    assert kills >= 3, "the machine was too fast for the kills"
+    whole, killed = (
+        timeless(json.loads((folder / RESULTS).read_text())) for folder in (tmp_path / "whole", out)
+    )
+    assert killed == whole
+    for file in (SAMPLES, "probes.jsonl", "control.jsonl"):
+        one, other = (
+            [json.loads(line) | {"seconds": 0} for line in (folder / file).open()]
+            for folder in (tmp_path / "whole", out)
+        )
+        assert one == other and one
+
+
+def test_shards_merge_to_the_whole_run(world: Path, tmp_path: Path) -> None:
+    whole = evaluate(job(world, tmp_path / "whole", probes=("blank",)), Scripted)
+    parts = [tmp_path / "1", tmp_path / "2"]
+    for n, part in enumerate(parts, 1):
+        evaluate(job(world, part, shard=(n, 2), probes=("blank",)), Scripted)
+    merged = merge(parts, tmp_path / "merged")
+    one, other = timeless(merged), timeless(whole)
+    assert one == other
+    assert [row["row"] for row in lines(tmp_path / "merged")] == [
+        row["row"] for row in lines(tmp_path / "whole")
+    ]
+    with pytest.raises(RunError, match="name each of them once"):
+        merge(parts[:1], tmp_path / "half")
+    with pytest.raises(RunError, match="fewer than 9 shards"):
+        evaluate(job(world, tmp_path / "9", shard=(1, 9)), never)
+    evaluate(job(world, tmp_path / "other", shard=(2, 2)), Scripted)
+    with pytest.raises(RunError, match="not one run"):
+        merge([parts[0], tmp_path / "other"], tmp_path / "mixed")
+
+
+def test_two_workers_write_what_one_writes(world: Path, tmp_path: Path) -> None:
+    evaluate(job(world, tmp_path / "one"), Scripted)
+    evaluate(job(world, tmp_path / "two"), Scripted, workers=2)
+    one, two = (
+        [row | {"seconds": 0} for row in lines(tmp_path / folder)] for folder in ("one", "two")
+    )
+    assert one == two
+
+
+# --- what is asked --------------------------------------------------------------------------
 
 
 def test_a_folder_holds_one_setting(world: Path, tmp_path: Path) -> None:
-    evaluate(job(world, tmp_path, limit=1), lambda model: Scripted())
+    evaluate(job(world, tmp_path, limit=1), Scripted)
     with pytest.raises(RunError, match="mute False, and this one has True; choose another"):
-        evaluate(job(world, tmp_path, mute=True), never)
-    with pytest.raises(RunError, match="model 'tiny'"):
-        evaluate(job(world, tmp_path, model="other"), never)
-    other = tmp_path / "other.json"
+        evaluate(job(world, tmp_path, limit=1, mute=True), never)
+    with pytest.raises(RunError, match="limit 1, and this one has None"):
+        evaluate(job(world, tmp_path), never)
+    other = tmp_path / "test.json"
     other.write_text((world / "test.json").read_text() + "\n")
-    with pytest.raises(RunError, match="annotations_sha256"):
-        evaluate(job(world, tmp_path, annotations=other), never)
+    with pytest.raises(RunError, match="files"):
+        evaluate(job(world, tmp_path, limit=1, annotations=other), never)
 
 
-def test_a_limit_takes_the_first_questions_and_can_be_raised(world: Path, tmp_path: Path) -> None:
-    assert evaluate(job(world, tmp_path, limit=4), lambda model: Scripted())["overall"]["n"] == 4
-    engine = Scripted()
-    assert evaluate(job(world, tmp_path), lambda model: engine)["overall"]["n"] == 9
-    assert sum(len(asked) for _, asked in engine.asked) == 5
-    assert evaluate(job(world, tmp_path, limit=4), never)["overall"]["n"] == 4
-    assert "Questions                 4" in side_by_side([tmp_path])
+def test_a_subset_keeps_the_share_of_each_type(world: Path, tmp_path: Path) -> None:
+    results = evaluate(job(world, tmp_path, subset=7), Scripted)
+    assert results["overall"]["n"] == 7
+    assert sorted(one["n"] for one in results["types"].values()) == [2, 2, 3]
+    rows = [row["row"] for row in lines(tmp_path)]
+    evaluate(job(world, tmp_path / "again", subset=7), Scripted)
+    assert [row["row"] for row in lines(tmp_path / "again")] == rows
 
 
 def test_missing_and_broken_clips_are_listed_and_counted(world: Path, tmp_path: Path) -> None:
     media = tmp_path / "media"
-    media.mkdir()
-    (media / "a.mp4").write_bytes((world / "a.mp4").read_bytes())
-    (media / "b.mp4").write_bytes(b"not a video")
-    results = evaluate(job(world, tmp_path / "out", media=media), lambda model: Scripted())
+    (media / "below").mkdir(parents=True)
+    for clip in range(2, CLIPS):
+        source = world / f"{name(clip)}.mp4"
+        (media / "below" / source.name).write_bytes(source.read_bytes())
+    (media / f"{name(1)}.mp4").write_bytes(b"not a video")
+    results = evaluate(job(world, tmp_path / "out", media=media), Scripted)
     made = results["provenance"]
-    assert list(made["missing_clips"]) == ["b", "c"]
-    assert made["missing_questions"] == 6 and made["questions"] == 3
-    assert results["floor"]["overall"] == pytest.approx(2 / 3)  # on the same three questions
+    assert list(made["missing_clips"]) == [name(0), name(1)]
+    assert made["missing_questions"] == 6 and made["questions"] == 3 * CLIPS - 6
     table = run_table(results)
-    assert "MISSING: 2 clips with 6 questions are not in these figures:" in table
-    assert "\n  c: there is no c.mp4" in table
-    assert "[one video]" in table
-    (media / "b.mp4").write_bytes((world / "b.mp4").read_bytes())
-    again = evaluate(job(world, tmp_path / "out", media=media), lambda model: Scripted())
-    assert list(again["provenance"]["missing_clips"]) == ["c"]
+    assert table.index("MISSING: 2 clips with 6 questions") < table.index("\nOverall")
+    assert f"{name(0)}: there is no such file" in table
+    (media / f"{name(1)}.mp4").write_bytes((world / f"{name(1)}.mp4").read_bytes())
+    again = evaluate(job(world, tmp_path / "out", media=media), Scripted)
+    assert list(again["provenance"]["missing_clips"]) == [name(0)]
 
 
 def test_without_any_clip_there_is_no_result(world: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RunError, match="empty; a: there is no a.mp4"):
-        evaluate(job(world, tmp_path / "out", media=tmp_path / "empty"), never)
-    # Nothing was answered, so nothing is in the way of another setting.
-    assert evaluate(job(world, tmp_path / "out", mute=True), lambda model: Scripted())
+    with pytest.raises(RunError, match="there is no such file"):
+        evaluate(job(world, tmp_path / "out", media=tmp_path / "empty"), Scripted)
     with pytest.raises(RunError, match="not a folder"):
         evaluate(job(world, tmp_path / "out", media=tmp_path / "absent"), never)
 
 
+def test_probes_are_asked_about_each_question(world: Path, tmp_path: Path) -> None:
+    results = evaluate(job(world, tmp_path, probes=("mute", "mirror")), Scripted)
+    probes = read_probes(tmp_path)
+    assert {probe.probe for probe in probes} == {"mute", "mirror"}
+    muted = results["probes"]["mute"]
+    assert muted["should_stay"] == {"n": CLIPS, "steady": CLIPS, "flighty": 0}
+    assert muted["unknown"]["n"] == 2 * CLIPS
+
+
 def test_damaged_answers_are_named(world: Path, tmp_path: Path) -> None:
-    evaluate(job(world, tmp_path), lambda model: Scripted())
+    evaluate(job(world, tmp_path), Scripted)
     good = (tmp_path / SAMPLES).read_text()
-    (tmp_path / SAMPLES).write_text(good + '{"row": 99}\n')
-    with pytest.raises(RunError, match="line 10 is not an answer"):
+    (tmp_path / SAMPLES).write_text(good.replace('"row": 2,', '"rwo": 2,'))
+    with pytest.raises(RunError, match="is not an answer"):
         evaluate(job(world, tmp_path), never)
-    (tmp_path / SAMPLES).write_text(good + good.splitlines()[0] + "\n")
-    with pytest.raises(RunError, match="line 10 answers row 1 a second time"):
+    (tmp_path / SAMPLES).write_text(good[:100])
+    with pytest.raises(RunError, match="shorter"):
         evaluate(job(world, tmp_path), never)
-
-
-def test_the_tables(world: Path, tmp_path: Path) -> None:
-    full = evaluate(job(world, tmp_path / "full"), lambda model: Scripted())
-    evaluate(job(world, tmp_path / "mute", mute=True), lambda model: Scripted())
-    one = run_table(full)
-    assert "model tiny on test.json (sha256 " in one
-    assert (
-        "\nOverall                       100.00   [100.00, 100.00]          9   66.67  +33.33\n"
-        in one
-    )
-    assert "Sound reached the model for 100.00 % of the questions, picture for 100.00 %." in one
-    both = side_by_side([tmp_path / "full", tmp_path / "mute"]).splitlines()
-    assert both[2].split() == ["full", "mute"]
-    assert both[3].split() == [
-        "Overall",
-        "100.00",
-        "[100.00,",
-        "100.00]",
-        "33.33",
-        "[33.33,",
-        "33.33]",
-    ]
-    at = both.index(
-        "Difference to full, paired on the same questions, with video-clustered intervals"
-    )
-    assert both[at + 3].split() == ["Overall", "-66.67", "[-66.67,", "-66.67]"]
-    assert "Visual Location" in both[at + 5] and "+0.00" in both[at + 5]
-    assert both[-1].split() == ["Questions", "in", "common", "9"]
 
 
 def test_runs_on_different_files_are_not_paired(world: Path, tmp_path: Path) -> None:
-    other = tmp_path / "other.json"
+    other = tmp_path / "test.json"
     other.write_text((world / "test.json").read_text() + "\n")
-    evaluate(job(world, tmp_path / "x"), lambda model: Scripted())
-    evaluate(job(world, tmp_path / "y", annotations=other), lambda model: Scripted())
+    evaluate(job(world, tmp_path / "x"), Scripted)
+    evaluate(job(world, tmp_path / "y", annotations=other), Scripted)
     with pytest.raises(RunError, match="another question file"):
         side_by_side([tmp_path / "x", tmp_path / "y"])
 
@@ -303,25 +300,37 @@ def test_faults_of_the_input_are_one_line_and_status_2(
     assert said == f"python -m eval: cannot read {absent}: No such file or directory\n"
     assert main(["table", str(tmp_path)]) == 2
     assert "results.json" in capsys.readouterr().err
+    run = ["run", "--benchmark", "music-avqa", "--out", str(tmp_path / "x")]
+    assert main(run) == 2
+    assert "needs --annotations and --media" in capsys.readouterr().err
+    files = ["--annotations", absent, "--media", str(tmp_path)]
+    assert main([*run, *files, "--probes", "mute,moot"]) == 2
+    assert "no probe 'moot'" in capsys.readouterr().err
+    assert main([*run, *files, "--model", "openai:x"]) == 2
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "x", "1.5"])
-def test_a_limit_is_a_positive_number(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
-    line = ["run", "--annotations", "a", "--fit", "a", "--media", "m", "--out", "o"]
+@pytest.mark.parametrize(
+    "option", ["--limit=0", "--limit=-1", "--subset=x", "--shard=3/2", "--shard=2", "--workers=0"]
+)
+def test_numbers_are_checked(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main([*line, f"--limit={limit}"])
-    assert stop.value.code == 2 and "whole number" in capsys.readouterr().err
+        main(["run", "--benchmark", "bandstand", "--out", "o", option])
+    assert stop.value.code == 2 and option.partition("=")[2] in capsys.readouterr().err
 
 
-def test_eval_run_real(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_shipped_model_runs(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     files = ["--annotations", str(world / "test.json"), "--fit", str(world / "test.json")]
-    for name, flags in (("full", []), ("mute", ["--mute"])):
-        out = str(tmp_path / name)
-        assert main(["run", *files, "--media", str(world), "--out", out, *flags]) == 0
+    line = ["run", "--benchmark", "music-avqa", *files, "--media", str(world), "--limit", "9"]
+    for folder, flags in (("full", []), ("mute", ["--mute"])):
+        out = str(tmp_path / folder)
+        assert main([*line, "--out", out, "--workers", "1", *flags]) == 0
         assert "\nOverall " in capsys.readouterr().out
-    full, muted = (read_samples(tmp_path / name) for name in ("full", "mute"))
+    full, muted = (read_samples(tmp_path / folder) for folder in ("full", "mute"))
     assert len(full) == len(muted) == 9
-    assert all(sample.consumed.sound and sample.consumed.picture for sample in full)
-    assert not any(sample.consumed.sound for sample in muted)
-    assert all(sample.label == sample.engine_label for sample in full)
+    assert all(one.consumed and one.consumed.sound and one.consumed.picture for one in full)
+    assert not any(one.consumed and one.consumed.sound for one in muted)
+    assert all(one.label == one.engine_label for one in full)
+    assert all(one.gold == gold(int(one.video_id), 0) for one in full if "heard" in one.question)
     assert main(["table", str(tmp_path / "full"), str(tmp_path / "mute")]) == 0

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
 from eval import statistics
-from eval.statistics import accuracy, calibration_error, paired_difference
+from eval.statistics import accuracy, calibration_error, estimates, paired_difference
 
 
 def test_with_one_question_a_video_the_interval_is_the_binomial_one() -> None:
@@ -69,6 +70,57 @@ def test_a_paired_difference_is_narrower_than_two_intervals() -> None:
     assert pair.high - pair.low < 0.6 * (alone.high - alone.low)
     same = paired_difference(first, first, videos)
     assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def slow_intervals(
+    values: np.ndarray, videos: list[str], masks: list[np.ndarray], resamples: int
+) -> list[tuple[float, float]]:
+    """Each resample by itself, question by question: the definition."""
+    names = sorted(set(videos))
+    rng, means = np.random.default_rng(statistics.SEED), [[] for _ in masks]
+    for _ in range(resamples):
+        drawn = [names[at] for at in rng.integers(len(names), size=len(names))]
+        for kept, mask in zip(means, masks, strict=True):
+            taken = [
+                values[at]
+                for name in drawn
+                for at, video in enumerate(videos)
+                if video == name and mask[at]
+            ]
+            if taken:
+                kept.append(np.mean(taken))
+    return [tuple(np.percentile(kept, (2.5, 97.5))) for kept in means]
+
+
+def test_groups_share_their_resamples_and_come_to_the_same_figures_as_the_slow_way() -> None:
+    rng = np.random.default_rng(11)
+    videos = [f"v{n}" for n in rng.integers(12, size=90)]
+    values = np.round(rng.random(90), 3)
+    rare = np.isin(videos, ["v1", "v2"])  # absent from many resamples
+    masks = [np.ones(90, bool), rng.random(90) < 0.4, rare]
+    fast = estimates(values, videos, masks, resamples=300)
+    for one, mask, bounds in zip(
+        fast, masks, slow_intervals(values, videos, masks, 300), strict=True
+    ):
+        assert (one.low, one.high) == pytest.approx(bounds, abs=1e-12)
+        assert one.value == pytest.approx(values[mask].mean())
+        assert (one.n, one.videos) == (mask.sum(), len(set(np.array(videos)[mask])))
+    alone = statistics.clustered_mean(values, videos, resamples=300)
+    assert asdict(fast[0]) == pytest.approx(asdict(alone), abs=1e-12)
+
+
+def test_the_order_of_the_questions_changes_nothing() -> None:
+    rng = np.random.default_rng(4)
+    videos, correct = rng.integers(20, size=200).astype(str), rng.random(200) < 0.5
+    order = rng.permutation(200)
+    assert accuracy(correct, videos.tolist()) == accuracy(correct[order], videos[order].tolist())
+
+
+def test_a_group_of_one_video_has_no_interval_and_one_of_none_is_refused() -> None:
+    (one,) = estimates([1, 0, 1], ["a", "a", "b"], [np.array([True, True, False])])
+    assert one.value == 0.5 and one.videos == 1 and math.isnan(one.low)
+    with pytest.raises(ValueError, match="none of the 3 questions"):
+        estimates([1, 0, 1], ["a", "a", "b"], [np.zeros(3, bool)])
 
 
 def test_lengths_that_differ_are_refused() -> None:

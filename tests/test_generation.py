@@ -16,7 +16,7 @@ from avqa_llm.answer import Answer
 from avqa_llm.encoders.cache import FeatureCache
 from avqa_llm.engine import LocalEngine, Session
 from avqa_llm.evidence import covered, picture_evidence, sound_evidence
-from avqa_llm.generation import greedy, rank, read
+from avqa_llm.generation import Decoder, Parts, greedy, rank, read
 from avqa_llm.labels import LABELS, to_label
 from avqa_llm.prompt import Turn
 from tests.model_parts import QUESTIONS, small_clip, small_llm, small_model
@@ -32,24 +32,45 @@ def _no_gradients() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2", "qwen3"])
+FAMILIES = ("llama", "qwen2", "qwen3", "mistral", "phi3", "stablelm")
+"""The last one does not let others attend for it: its rows get copies."""
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
 def llm(request: pytest.FixtureRequest) -> Any:
     return small_llm(request.param)
+
+
+@pytest.fixture(scope="module")
+def decoder(llm: Any) -> Decoder:
+    return Decoder(llm)
 
 
 @pytest.fixture(scope="module")
 def prompts(llm: Any) -> list[Tensor]:
     """Vectors (L, E) that are no words, as soft tokens are."""
     torch.manual_seed(5)
-    scale = float(llm.get_input_embeddings().weight.std())
+    scale = float(llm.get_input_embeddings().weight.detach().std())
     return [torch.randn(length, 32) * scale for length in LENGTHS]
 
 
-def written(llm: Any, pieces: list[Tensor], limit: int = 12) -> list[list[int]]:
-    return greedy(llm, *read(llm, pieces), stops=NEVER, limit=limit)[0]
+def written(decoder: Decoder, pieces: list[Tensor], limit: int = 12) -> list[list[int]]:
+    return greedy(decoder, *read(decoder, pieces), stops=NEVER, limit=limit)[0]
 
 
-def test_greedy_equals_generate(llm: Any, prompts: list[Tensor]) -> None:
+def ranked(decoder: Decoder, pieces: list[Tensor], answers: list[list[list[int]]]) -> Tensor:
+    context, logits = read(decoder, pieces)
+    return rank(decoder, Parts.of(context), logits, answers)
+
+
+def likelihood(llm: Any, piece: Tensor, ids: list[int]) -> float:
+    """Log-likelihood of `ids` after a prompt, by one plain pass."""
+    whole = torch.cat([piece, llm.get_input_embeddings()(torch.tensor(ids))])
+    likely = llm(inputs_embeds=whole[None]).logits[0].log_softmax(-1)
+    return sum(float(likely[len(piece) - 1 + k, i]) for k, i in enumerate(ids))
+
+
+def test_greedy_equals_generate(llm: Any, decoder: Decoder, prompts: list[Tensor]) -> None:
     for piece in prompts:
         theirs = llm.generate(
             inputs_embeds=piece[None],
@@ -58,69 +79,162 @@ def test_greedy_equals_generate(llm: Any, prompts: list[Tensor]) -> None:
             max_new_tokens=12,
             eos_token_id=10_000,  # none: never stop
         )
-        assert written(llm, [piece])[0] == theirs[0].tolist()
+        assert written(decoder, [piece])[0] == theirs[0].tolist()
 
 
-def test_a_batch_writes_what_single_rows_write(llm: Any, prompts: list[Tensor]) -> None:
-    alone = [written(llm, [piece])[0] for piece in prompts]
-    assert written(llm, prompts) == alone
+def test_a_batch_writes_what_single_rows_write(decoder: Decoder, prompts: list[Tensor]) -> None:
+    alone = [written(decoder, [piece])[0] for piece in prompts]
+    assert written(decoder, prompts) == alone
     assert len({tuple(row) for row in alone}) == len(alone), "the rows must differ to show anything"
 
 
-def test_rows_stop_by_themselves_and_the_others_go_on(llm: Any, prompts: list[Tensor]) -> None:
-    alone = [written(llm, [piece])[0] for piece in prompts]
+@pytest.mark.parametrize("branched", [False, True])
+def test_rows_stop_by_themselves_and_the_others_go_on(
+    llm: Any, decoder: Decoder, prompts: list[Tensor], branched: bool
+) -> None:
+    """Rows that stop leave the batch; afterwards each is where it stopped."""
+    alone = [written(decoder, [piece])[0] for piece in prompts]
     stop = alone[0][2]
-    rows, final = greedy(llm, *read(llm, prompts), stops={stop}, limit=12)
-    for row, full, piece, logits in zip(rows, alone, prompts, final, strict=True):
+    context, logits = read(decoder, [piece[:-1] for piece in prompts])
+    context = context.branch(torch.arange(3)) if branched else context
+    context, logits = read(decoder, [piece[-1:] for piece in prompts], context)
+    rows, final, parts = greedy(decoder, context, logits, stops={stop}, limit=12)
+    assert len(parts.contexts) > 1, "no row has left"
+    _, later = read(decoder, [piece[:2] for piece in prompts], parts.whole())
+    for n, (row, full, piece) in enumerate(zip(rows, alone, prompts, strict=True)):
         cut = full.index(stop) if stop in full else len(full)
         assert row == full[:cut]
         said = torch.tensor(full[: cut + 1])
-        whole = torch.cat([piece, llm.get_input_embeddings()(said)])
-        expected = llm(inputs_embeds=whole[None]).logits[0, -1]
-        torch.testing.assert_close(logits, expected, **CLOSE)
+        whole = torch.cat([piece, llm.get_input_embeddings()(said), piece[:2]])
+        expected = llm(inputs_embeds=whole[None]).logits[0]
+        torch.testing.assert_close(final[n], expected[-3], **CLOSE)
+        torch.testing.assert_close(later[n], expected[-1], **CLOSE)
 
 
-def test_reading_in_parts_equals_reading_at_once(llm: Any, prompts: list[Tensor]) -> None:
+def test_reading_in_parts_equals_reading_at_once(
+    llm: Any, decoder: Decoder, prompts: list[Tensor]
+) -> None:
     cuts = (3, 4, 1)
-    context, _ = read(llm, [p[:cut] for p, cut in zip(prompts, cuts, strict=True)])
-    context, logits = read(llm, [p[cut:] for p, cut in zip(prompts[:1], cuts, strict=False)]
-                           + [prompts[1][:0], prompts[2][1:]], context)  # fmt: skip
+    context, _ = read(decoder, [p[:cut] for p, cut in zip(prompts, cuts, strict=True)])
+    rest = [prompts[0][3:], prompts[1][:0], prompts[2][1:]]
+    context, logits = read(decoder, rest, context)
     assert context.lengths_B.tolist() == list(LENGTHS)
     for n in (0, 2):
         expected = llm(inputs_embeds=prompts[n][None]).logits[0, -1]
         torch.testing.assert_close(logits[n], expected, **CLOSE)
 
 
-def test_chosen_rows_leave_the_original_as_it_was(llm: Any, prompts: list[Tensor]) -> None:
-    context, _ = read(llm, prompts)
-    branch = context.rows(torch.tensor([2, 0, 2]))
-    assert branch.lengths_B.tolist() == [6, 9, 6]
+ROWS = pytest.mark.parametrize(
+    "rows", [[2, 0, 2], [0, 1, 2], [0, 0, 2, 2], [1], [2, 2, 2, 2, 2], [2, 1, 1, 0, 1]]
+)
+"""Which prompts rows go on from: some, all, evenly, unevenly, out of order."""
+
+
+@ROWS
+def test_rows_that_share_a_start_equal_rows_by_themselves(
+    llm: Any, decoder: Decoder, prompts: list[Tensor], rows: list[int]
+) -> None:
+    context, _ = read(decoder, prompts)
+    branch = context.branch(torch.tensor(rows))
+    assert branch.lengths_B.tolist() == [LENGTHS[n] for n in rows]
+    torch.manual_seed(6)
+    more = [torch.randn(1 + at % 3, 32) for at in range(len(rows))]
+    _, early = read(decoder, more, branch)
+    again = branch.branch(torch.arange(len(rows)).flip(0))
+    _, late = read(decoder, [piece[:1] for piece in reversed(more)], again)
+    for at, n in enumerate(rows):
+        whole = torch.cat([prompts[n], more[at], more[at][:1]])
+        expected = llm(inputs_embeds=whole[None]).logits[0]
+        torch.testing.assert_close(early[at], expected[-2], **CLOSE)
+        torch.testing.assert_close(late[-1 - at], expected[-1], **CLOSE)
+
+
+def test_a_branch_leaves_the_original_as_it_was(
+    llm: Any, decoder: Decoder, prompts: list[Tensor]
+) -> None:
+    context, _ = read(decoder, prompts)
+    branch = context.branch(torch.tensor([2, 0, 2]))
     more = torch.randn(5, 32)
-    _, on_branch = read(llm, [more, more[:2], more[:1]], branch)
+    _, on_branch = read(decoder, [more, more[:2], more[:1]], branch)
     assert context.there_BL.shape == (3, 9) and context.cache.get_seq_length() == 9
-    _, logits = read(llm, [more[:2]] * 3, context)
+    _, logits = read(decoder, [more[:2]] * 3, context)
     for n, piece in enumerate(prompts):
         expected = llm(inputs_embeds=torch.cat([piece, more[:2]])[None]).logits[0, -1]
         torch.testing.assert_close(logits[n], expected, **CLOSE)
     torch.testing.assert_close(on_branch[1], logits[0], **CLOSE)
 
 
-def test_rank_equals_brute_force(llm: Any, prompts: list[Tensor]) -> None:
-    answers = [[11], [11, 12], [13, 14, 15], [40], [41, 42, 43, 44], [13, 50]]
-    scores = rank(llm, *read(llm, prompts), answers)
-    embed = llm.get_input_embeddings()
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_start_is_shared_where_the_model_lets_us(family: str) -> None:
+    decoder = Decoder(small_llm(family))
+    assert decoder.shares == (family != "stablelm")
+    context, _ = read(decoder, [torch.randn(40, 32)])
+    branch = context.branch(torch.zeros(8, dtype=torch.long))
+    read(decoder, [torch.randn(2, 32)] * 8, branch)
+    keys = branch.cache.layers[0].own()[0]
+    assert keys.shape[2] == (2 if decoder.shares else 42)
+
+
+def test_the_language_model_is_left_as_it_was(llm: Any) -> None:
+    before = {name: value.clone() for name, value in llm.state_dict().items()}
+    decoder = Decoder(llm)
+    assert llm.config._attn_implementation == "eager"
+    assert all(torch.equal(value, before[name]) for name, value in llm.state_dict().items())
+    shared = {id(weight) for weight in llm.parameters()}
+    assert {id(weight) for weight in decoder.llm.parameters()} == shared, "weights were copied"
+
+
+def test_merged_lora_is_part_of_the_plain_layers() -> None:
+    model = small_model()
+    piece = torch.randn(6, 32)
+    expected = model.llm(inputs_embeds=piece[None]).logits[0, -1]
+    model.llm.merge_adapter()
+    decoder = Decoder(model.llm)
+    assert not [name for name, _ in decoder.llm.named_modules() if "lora" in name]
+    _, logits = read(decoder, [piece])
+    torch.testing.assert_close(logits[0], expected, **CLOSE)
+    assert [name for name, _ in model.llm.named_modules() if "lora" in name], "it was taken apart"
+
+
+ANSWERS = [[11], [11, 12], [13, 14, 15], [40], [41, 42, 43, 44], [13, 50]]
+
+
+def test_rank_equals_brute_force(llm: Any, decoder: Decoder, prompts: list[Tensor]) -> None:
+    scores = ranked(decoder, prompts, [ANSWERS] * 3)
     for n, piece in enumerate(prompts):
-        for a, ids in enumerate(answers):
-            whole = torch.cat([piece, embed(torch.tensor(ids))])
-            likely = llm(inputs_embeds=whole[None]).logits[0].log_softmax(-1)
-            expected = sum(float(likely[len(piece) - 1 + k, i]) for k, i in enumerate(ids))
+        for a, ids in enumerate(ANSWERS):
+            assert float(scores[n, a]) == pytest.approx(likelihood(llm, piece, ids), abs=1e-3)
+
+
+def test_each_row_has_its_own_answers(llm: Any, decoder: Decoder, prompts: list[Tensor]) -> None:
+    answers = [[[11, 12], [13, 14, 15]], [[40, 2]], [[41, 2], [42, 43, 44, 2], [13, 2]]]
+    scores = ranked(decoder, prompts, answers)
+    assert scores.shape == (3, 3)
+    for n, (piece, own) in enumerate(zip(prompts, answers, strict=True)):
+        for a, ids in enumerate(own):
+            assert float(scores[n, a]) == pytest.approx(likelihood(llm, piece, ids), abs=1e-3)
+        assert torch.isneginf(scores[n, len(own) :]).all()
+
+
+def test_rank_after_rows_have_stopped(llm: Any, decoder: Decoder, prompts: list[Tensor]) -> None:
+    """Answers go on from each row's own steps, wherever these were cut."""
+    context, logits = read(decoder, prompts)
+    stop = written(decoder, prompts[:1])[0][2]
+    steps, logits, parts = greedy(decoder, context, logits, stops={stop}, limit=12)
+    scores = rank(decoder, parts, logits, [ANSWERS] * 3)
+    for n, (piece, said) in enumerate(zip(prompts, steps, strict=True)):
+        ended = [*said, stop] if len(said) < 12 else said
+        words = llm.get_input_embeddings()(torch.tensor(ended))
+        for a in (1, 4):
+            expected = likelihood(llm, torch.cat([piece, words]), ANSWERS[a])
             assert float(scores[n, a]) == pytest.approx(expected, abs=1e-3)
 
 
-def test_rank_can_be_asked_twice(llm: Any, prompts: list[Tensor]) -> None:
-    context, logits = read(llm, prompts)
-    answers = [[11, 12], [13, 14, 15]]
-    assert torch.equal(rank(llm, context, logits, answers), rank(llm, context, logits, answers))
+def test_rank_can_be_asked_twice(decoder: Decoder, prompts: list[Tensor]) -> None:
+    context, logits = read(decoder, prompts)
+    answers = [[[11, 12], [13, 14, 15]]] * 3
+    one, two = (rank(decoder, Parts.of(context), logits, answers) for _ in range(2))
+    assert torch.equal(one, two)
 
 
 # --- the engine -----------------------------------------------------------------------------

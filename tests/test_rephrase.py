@@ -149,10 +149,10 @@ def test_a_small_file_becomes_a_set_of_filled_held_out_questions(
     assert command("rephrase", file, "--out", tmp_path / "r") == 0
     found = read(tmp_path / "r", "headtail")
     assert len(found) == 20
-    keys = [*rows[0], "template"]
+    keys = [*rows[0], "template", "wording"]
     for row in found:
         source = rows[row["question_id"] - 12]
-        assert list(row) == keys
+        assert list(row) == keys and row["wording"] == "held-out"
         assert row["template"] == source["question_content"]
         assert row["templ_values"] == "[]" and row["type"] == source["type"]
         assert row["anser"] == source["anser"] and row["video_id"] == source["video_id"]
@@ -180,8 +180,10 @@ def test_training_wordings_come_after_the_held_out_ones(
     assert command(*flags, 25) == 0
     assert "10 in held-out wordings, 15 in training wordings" in capsys.readouterr().out
     held = {fill_wording(wording, ["violin", "cello"]) for wording in split(LOUDER)[1]}
-    asked = [row["question_content"] for row in read(tmp_path, "headtail")]
+    found = read(tmp_path, "headtail")
+    asked = [row["question_content"] for row in found]
     assert len(set(asked)) == 25 and set(asked[:10]) == held
+    assert [row["wording"] for row in found] == ["held-out"] * 10 + ["training"] * 15
     assert command(*flags, 7) == 0
     assert "7 in held-out wordings, 0 in training" in capsys.readouterr().out
     assert command(*flags, 100) == 0

@@ -83,12 +83,13 @@ def test_lists_as_lists_stray_spaces_and_the_other_answer_key(tmp_path: Path) ->
 
 
 def test_a_filled_row_keeps_its_last_character_and_has_no_template(tmp_path: Path) -> None:
-    ours = R | {"template": "Is the <Object> louder than the <Object>?"}
+    ours = R | {"template": "Is the <Object> louder than the <Object>?", "wording": "held-out"}
     fortis = {key: value for key, value in R.items() if key != "templ_values"} | {"split": "head"}
     plain, known, bare = read_annotations(write(tmp_path / "a.json", R, ours, fortis)).rows
     assert plain.question.endswith("sound louder")
     assert plain.template is None and bare.template is None
     assert known.template == ours["template"] and known.question == plain.question
+    assert known.wording == "held-out" and plain.wording is None
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,7 @@ def test_question_ids_of_v2(tmp_path: Path, written: Any, read: Any) -> None:
         ("templ_values", '["flute"]', "4 slots but got 1"),
         ("templ_values", "[1, 2, 3, 4]", "list of texts"),
         ("anser", "maybe", "none of the 42"),
+        ("wording", "unseen", "none of held-out, training"),
         ("anser", None, "missing"),
     ],
 )

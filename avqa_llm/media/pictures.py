@@ -149,7 +149,10 @@ class _Keeper:
     """Memory for the wanted frames, taken when the first one shows its size."""
 
     def __init__(self, wanted: int, room: Room, tally: Tally) -> None:
+        from av.video.reformatter import VideoReformatter
+
         self.count = 0
+        self._reformatter = VideoReformatter()
         self._wanted, self._room, self._tally = wanted, room, tally
         self._frames_THWC = np.zeros((0, 0, 0, 3), np.uint8)
         self._times_s = np.zeros(wanted)
@@ -158,7 +161,7 @@ class _Keeper:
         if self.count and time_s == self._times_s[self.count - 1]:
             picture_HWC = self._frames_THWC[self.count - 1]
         else:
-            picture_HWC = upright_rgb(frame, self._room.max_side)
+            picture_HWC = upright_rgb(frame, self._room.max_side, self._reformatter)
         if not self.count:
             height, width = picture_HWC.shape[:2]
             self._room.check(self._wanted, width, height)
@@ -185,10 +188,14 @@ def scaled_size(width: int, height: int, max_side: int | None) -> tuple[int, int
     return max(1, round(width * max_side / longest)), max(1, round(height * max_side / longest))
 
 
-def upright_rgb(frame: Any, max_side: int | None) -> np.ndarray:
-    """Return an ``av.VideoFrame`` as uint8 RGB (H, W, 3), scaled and turned upright."""
+def upright_rgb(frame: Any, max_side: int | None, reformatter: Any) -> np.ndarray:
+    """Return an ``av.VideoFrame`` as uint8 RGB (H, W, 3), scaled and turned upright.
+
+    A reformatter (``av.video.reformatter.VideoReformatter``) that is used again keeps its tables
+    and threads; ``frame.reformat`` makes them anew for each frame, a millisecond each.
+    """
     width, height = scaled_size(frame.width, frame.height, max_side)
-    rgb = frame.reformat(width=width, height=height, format="rgb24", interpolation="AREA")
+    rgb = reformatter.reformat(frame, width, height, "rgb24", interpolation="AREA")
     # Copied by the caller into its own array: the plane behind this view is reused.
     return np.rot90(rgb.to_ndarray(), round(frame.rotation / 90) % 4)
 

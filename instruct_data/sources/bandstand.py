@@ -45,11 +45,16 @@ def read(path: Path, split: str) -> Iterator[Record]:
     """
     if not path.is_dir():
         raise AnnotationError(f"{path} is no folder: name the folder with {', '.join(FILES)}")
-    truth, sha256 = read_list(path / "truth.json")
-    scenes = [_scene(Fields(path / "truth.json", n, row), split) for n, row in enumerate(truth, 1)]
+    scenes, sha256 = read_scenes(path / "truth.json", split)
     annotations = read_annotations(path / "avqa.json")
     by_clip = _by_clip(annotations, scenes)
     return _records(path, scenes, annotations, by_clip, sha256)
+
+
+def read_scenes(path: Path, split: str = "") -> tuple[list[Scene], str]:
+    """The scenes of a `truth.json`, and the file's sha-256. Raises AnnotationError as `read`."""
+    truth, sha256 = read_list(path)
+    return [_scene(Fields(path, number, row), split) for number, row in enumerate(truth, 1)], sha256
 
 
 def _records(

@@ -35,12 +35,15 @@ TYPES = tuple(
 FLIP = "_flip"
 """v2 names a mirrored clip by this ending; the mirrored file is made from the clip itself."""
 
+WORDING = {"held-out": True, "training": False}
+"""What `wording` says of a reworded question: whether training never sees its wording."""
+
 _FULL_WIDTH, _ASCII = "\uff1f", "?"
 # By the text with an ASCII mark: one template ends in a full-width one, and copies of it do not.
 _BY_TEXT = {text.replace(_FULL_WIDTH, _ASCII): text for text in TEMPLATES}
 _FIELDS = frozenset(
     "video_id question_id type question_content templ_values anser answer template "
-    "question_deleted split unmatch_audio "
+    "question_deleted split unmatch_audio wording "
     # Say nothing about question or answer: a value of Fortis' formula, and notes of v2.
     "x audio_instrument video_instrument person".split()
 )
@@ -69,6 +72,8 @@ class Row:
     """The clip whose sound is heard in place of the clip's own: `unmatch_audio` of v2."""
     subset: str | None = None
     """`head` or `tail`: the `split` of a row of FortisAVQA."""
+    wording: str | None = None
+    """One of `WORDING`; None where the file does not say."""
     deleted: bool = False
     """Whether the row is marked as deleted (`question_deleted`)."""
 
@@ -144,6 +149,7 @@ class _RowFields(Fields):
             gold=self.gold(),
             sound_of=None if absent(self.raw.get("unmatch_audio")) else self.sound_of(),
             subset=self.optional_text("split"),
+            wording=self.wording(),
             deleted=self.raw.get("question_deleted") in (1, "1"),
         )
 
@@ -186,6 +192,13 @@ class _RowFields(Fields):
         if named is not None and named not in TEMPLATES:
             raise self.wrong("template", f"{short(named)} is none of the 33 templates")
         return named, slots, content
+
+    def wording(self) -> str | None:
+        """Which part of the bank of wordings a question comes from, where the file says it."""
+        value = self.optional_text("wording")
+        if value is not None and value not in WORDING:
+            raise self.wrong("wording", f"{short(value)} is none of {', '.join(WORDING)}")
+        return value
 
     def gold(self) -> str:
         """The answer; the benchmark spells its field `anser`."""

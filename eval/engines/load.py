@@ -1,0 +1,57 @@
+"""Which engine a model's name means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from eval.engines import Engine
+from eval.samples import RunError
+
+SERVER = "openai:"
+MODES = ("rank", "generate")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineSpec:
+    """An engine that is yet to be made; it travels to worker processes."""
+
+    model: str
+    """A preset, a model directory, or `openai:NAME` for a model behind a server."""
+    mode: str = "rank"
+    base_url: str | None = None
+    server: Mapping[str, Any] = field(default_factory=dict)
+    """How it is asked: the keywords of `eval.engines.openai.OpenAI.connect`."""
+
+    @property
+    def served(self) -> bool:
+        """Whether a server answers: then one process asks it, several questions at once."""
+        return self.model.startswith(SERVER)
+
+    def asked_as(self) -> dict[str, Any]:
+        """What a server's answers depend on; not how fast, or with which key, it is asked."""
+        names = ("frames", "max_side", "picture", "sound", "most_tokens")
+        return {"base_url": self.base_url} | {name: self.server[name] for name in names}
+
+    def load(self) -> Engine:
+        """Make the engine.
+
+        Raises:
+            RunError: a server without an address, or one that is asked to rank.
+            CheckpointError: there is no such model.
+        """
+        if not self.served:
+            from eval.engines.local import Local
+
+            return Local.load(self.model, mode=self.mode)
+        if self.base_url is None:
+            raise RunError(f"{self.model} needs --base-url, such as http://127.0.0.1:8000/v1")
+        if self.mode != "generate":
+            raise RunError(
+                f"{self.model}: a server cannot rank the answers by likelihood: use --mode generate"
+            )
+        from eval.engines.openai import OpenAI
+
+        name = self.model.removeprefix(SERVER)
+        return OpenAI.connect(name, base_url=self.base_url, **self.server)

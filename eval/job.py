@@ -1,0 +1,154 @@
+"""What a run is asked to do, and in which pieces it does it.
+
+Clips are handled in chunks: what is encoded, answered and written down together. Chunks depend
+on the questions alone, so a run that was stopped, or shared among machines, comes to the same
+answers as one that was not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eval.benchmarks.base import Question
+from eval.samples import RunError
+
+CHUNK_CLIPS = 8
+JOB = "job.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What to run."""
+
+    benchmark: str
+    annotations: Path
+    media: Path
+    out: Path
+    fit: Path | None = None
+    """Where the blind floor counts answers."""
+    train: Path | None = None
+    """What the model was trained on, for the overlap."""
+    parent: Path | None = None
+    """The v1 test file that lends R and Fortis their templates."""
+    model: str = "tiny"
+    server: Mapping[str, Any] = field(default_factory=dict)
+    """How a model behind a server is asked, as far as answers depend on it."""
+    mode: str = "rank"
+    """`rank`: the closed answers by likelihood; `generate`: free text, then the scorer."""
+    probes: tuple[str, ...] = ()
+    mute: bool = False
+    blank: bool = False
+    limit: int | None = None
+    """Only the first so many questions of the file."""
+    subset: int | None = None
+    """Only so many, drawn so that each type keeps its share."""
+    shard: tuple[int, int] = (1, 1)
+    """Which part of how many: every so-manieth chunk."""
+    evidence: bool = True
+    """Whether the answers' evidence is written down, for the report."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain types; paths become whole."""
+        return {
+            name: str(value.resolve()) if isinstance(value, Path) else value
+            for name, value in asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, raw: dict[str, Any]) -> Job:
+        """Raises TypeError or KeyError where it is none of ours."""
+        paths = {
+            name: None if raw[name] is None else Path(raw[name])
+            for name in ("annotations", "media", "out", "fit", "train", "parent")
+        }
+        return cls(**(raw | paths | {"probes": tuple(raw["probes"]), "shard": tuple(raw["shard"])}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """A clip as it is shown: its picture, and the sound that is heard with it."""
+
+    video_id: str
+    sound_of: str | None
+    questions: tuple[Question, ...]
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return (
+            f"{self.video_id} with the sound of {self.sound_of}"
+            if self.sound_of
+            else (self.video_id)
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Clips that are handled together."""
+
+    number: int
+    units: tuple[Unit, ...]
+
+    @property
+    def size(self) -> int:
+        """Questions in it."""
+        return sum(len(unit.questions) for unit in self.units)
+
+
+def select(questions: Sequence[Question], job: Job) -> list[Question]:
+    """The questions of a job, in the order of the file."""
+    chosen = list(questions[: job.limit])
+    if job.subset is None or job.subset >= len(chosen):
+        return chosen
+    return _stratified(chosen, job.subset)
+
+
+def _stratified(questions: Sequence[Question], wanted: int) -> list[Question]:
+    """`wanted` questions, each type by its share (largest remainder), the same ones every time."""
+    by_type: defaultdict[str, list[Question]] = defaultdict(list)
+    for question in questions:
+        by_type[question.type].append(question)
+    exact = {name: wanted * len(rows) / len(questions) for name, rows in by_type.items()}
+    quota = {name: int(share) for name, share in exact.items()}
+    short = wanted - sum(quota.values())
+    for name in sorted(exact, key=lambda name: (quota[name] - exact[name], name))[:short]:
+        quota[name] += 1
+    kept = {
+        question.number
+        for name, rows in by_type.items()
+        for question in sorted(rows, key=_lot)[: quota[name]]
+    }
+    return [question for question in questions if question.number in kept]
+
+
+def _lot(question: Question) -> bytes:
+    return hashlib.sha256(f"{question.number} {question.video_id}".encode()).digest()
+
+
+def plan(questions: Sequence[Question], shard: tuple[int, int] = (1, 1)) -> list[Chunk]:
+    """Chunks of about `CHUNK_CLIPS` clips, of even size, in the order in which clips first appear.
+
+    With a shard (i, n) only chunks i, i + n, ...; they are the chunks of the whole run.
+
+    Raises:
+        RunError: there are fewer chunks than shards.
+    """
+    by_unit: dict[tuple[str, str | None], list[Question]] = {}
+    for question in questions:
+        by_unit.setdefault((question.video_id, question.sound_of), []).append(question)
+    units = [
+        Unit(video_id=video, sound_of=sound, questions=tuple(rows))
+        for (video, sound), rows in by_unit.items()
+    ]
+    n = -(-len(units) // CHUNK_CLIPS)
+    cuts = [len(units) * k // n for k in range(n + 1)]
+    chunks = [Chunk(number=k, units=tuple(units[cuts[k] : cuts[k + 1]])) for k in range(n)]
+    which, of = shard
+    if of > n:
+        raise RunError(f"{len(units)} clips make {n} pieces, fewer than {of} shards: use fewer")
+    return chunks[which - 1 :: of]
