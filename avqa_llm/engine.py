@@ -221,6 +221,7 @@ class LocalEngine:
         """Answer (clip number, question) pairs about clips that were digested, in order."""
         started = time.perf_counter()
         questions = Questions.of(self.model, reading.keys, rows, history)
+        offered = choices or [()] * len(rows)
         outcomes: dict[int, Outcome] = {}
         for numbers in questions.batches(CHUNK):
             context = reading.context.branch(torch.tensor([rows[n][0] for n in numbers]))
@@ -228,15 +229,10 @@ class LocalEngine:
             if open_ended:
                 found = self._free(context, logits)
             else:
-                offered = [choices[n] if choices else () for n in numbers]
-                found = self._closed(context, logits, offered, runners_up)
+                found = self._closed(context, logits, [offered[n] for n in numbers], runners_up)
             outcomes.update(zip(numbers, found, strict=True))
         consumed = [_consumed(reading, clip) for clip in range(len(reading.tokens))]
-        cited = {
-            n: _cited(questions, reading.tokens[clip], n)
-            for n, (clip, _) in enumerate(rows)
-            if evidence
-        }
+        where = [_cited(questions, reading, n) if evidence else () for n in range(len(rows))]
         seconds = (time.perf_counter() - started) / max(1, len(rows))
         return [
             Answer(
@@ -244,7 +240,7 @@ class LocalEngine:
                 label=outcomes[n].label,
                 probability=round(outcomes[n].probability, 4),
                 alternatives=outcomes[n].others,
-                evidence=cited.get(n, ()),
+                evidence=where[n],
                 consumed=consumed[clip],
                 steps=outcomes[n].steps,
                 record=reading.records[clip],
@@ -260,7 +256,10 @@ class LocalEngine:
         offered: Sequence[tuple[str, ...]],
         runners_up: int,
     ) -> list[Outcome]:
-        """Steps greedily, then what is offered (nothing: the labels) by likelihood."""
+        """Steps greedily, then what is offered (nothing: the labels) by likelihood.
+
+        A choice is ranked with its end, for one may be the start of another.
+        """
         prompt = self.model.prompt
         stops = {prompt.steps_end[-1]} | set(prompt.eos)
         steps, logits, parts = greedy(self.decoder, context, logits, stops=stops, limit=STEPS_LIMIT)
@@ -268,23 +267,19 @@ class LocalEngine:
             [prompt.text(spoken(text)) + prompt.eos for text in own] if own else self._label_ids
             for own in offered
         ]
-        scores = rank(self.decoder, parts, logits, ids).softmax(-1)
-        likely, places = scores.topk(min(1 + runners_up, scores.shape[1]))
+        scores = rank(self.decoder, parts, logits, ids)
+        places = scores.topk(min(1 + runners_up, scores.shape[1])).indices
+        likely = scores.softmax(-1).gather(1, places).tolist()
         outcomes = []
-        for own, said, chances, order in zip(
-            offered, steps, likely.tolist(), places.tolist(), strict=True
-        ):
-            named = [
-                Alternative(label=(own or self.labels)[i], probability=round(p, 4))
-                for i, p in zip(order, chances, strict=True)
-                if i < len(own or self.labels)
-            ]
+        for n, (own, said) in enumerate(zip(offered, steps, strict=True)):
+            names = [(own or self.labels)[i] for i in places[n].tolist() if i < len(ids[n])]
+            others = zip(names[1:], likely[n][1:], strict=False)
             outcomes.append(
                 Outcome(
-                    text=named[0].label if own else spoken(named[0].label),
-                    label=named[0].label,
-                    probability=chances[0],
-                    others=tuple(named[1:]),
+                    text=names[0] if own else spoken(names[0]),
+                    label=names[0],
+                    probability=likely[n][0],
+                    others=tuple(Alternative(label=o, probability=round(p, 4)) for o, p in others),
                     steps=prompt.tokenizer.decode(said).strip(),
                 )
             )
@@ -324,7 +319,8 @@ def _consumed(reading: Reading, clip: int) -> Consumed:
     )
 
 
-def _cited(questions: Questions, tokens: ClipTokens, n: int) -> tuple[Evidence, ...]:
+def _cited(questions: Questions, reading: Reading, n: int) -> tuple[Evidence, ...]:
+    tokens = reading.tokens[questions.clips[n]]
     heard = sound_evidence(tokens.sound, questions.sound_weights_BN[n, : tokens.sound.n])
     seen = picture_evidence(tokens.picture, questions.picture_weights_BN[n, : tokens.picture.n])
     return (*heard, *seen)

@@ -41,18 +41,19 @@ def main() -> None:
     made = prepare("bandstand-r", clips=args.clips, seed=SEED)
     with tempfile.TemporaryDirectory() as folder:
         rows = some_of_each(made.annotations, args.questions)
-        asked = Path(folder) / "avqa.json"
+        asked = Path(folder) / "avqa-test-head.json"
         asked.write_text(json.dumps(rows))
         timed = [rows[k * len(rows) // args.loop] for k in range(args.loop)]
         media = find_media(made.media)
         half = len(timed) // 2
         seconds, labels = loop(timed[:half], media)
         started = time.perf_counter()
-        job = Job(benchmark="bandstand", annotations=asked, media=made.media, out=Path(folder))
+        out = Path(folder) / "run"
+        job = Job(benchmark="music-avqa-r", annotations=asked, media=made.media, out=out)
         evaluate(job, EngineSpec(model="tiny").load, workers=os.cpu_count() or 1)
         ours = (time.perf_counter() - started) / len(rows)
         more, rest = loop(timed[half:], media)
-        answers = {(s.video_id, s.question): s.label for s in read_samples(Path(folder))}
+        answers = {(s.video_id, s.question): s.label for s in read_samples(out)}
     seconds += more
     told = zip(timed, labels + rest, strict=True)
     same = sum(answers[row["video_id"], row["question_content"]] == label for row, label in told)

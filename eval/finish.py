@@ -85,6 +85,7 @@ def finish(
         "shard": list(job.shard),
         "mute": job.mute,
         "blank": job.blank,
+        "command": job.command(),
         "commit": commit(),
         "versions": versions(),
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -8,6 +8,7 @@ answers as one that was not.
 from __future__ import annotations
 
 import hashlib
+import shlex
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -49,8 +50,32 @@ class Job:
     """Only so many, drawn so that each type keeps its share."""
     shard: tuple[int, int] = (1, 1)
     """Which part of how many: every so-manieth chunk."""
+    made_clips: int | None = None
+    """Of how many clips a Bandstand set was made for this run; None: its files were named."""
     evidence: bool = True
     """Whether the answers' evidence is written down, for the report."""
+
+    def command(self) -> str:
+        """The command line of the run, but for how fast it goes."""
+        parts = ["python -m eval run", "--benchmark", self.benchmark, "--model", self.model]
+        if self.made_clips:
+            parts += ["--clips", str(self.made_clips)]
+        else:
+            named = ("annotations", "media", "fit", "train", "parent")
+            for name in named:
+                parts += (
+                    [f"--{name}", shlex.quote(str(path))] if (path := getattr(self, name)) else []
+                )
+        for name, value in self.server.items():
+            parts += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
+        parts += ["--mode", self.mode]
+        parts += ["--probes", _listed(self.probes)] if self.probes else []
+        for name in ("limit", "subset"):
+            parts += [f"--{name}", str(number)] if (number := getattr(self, name)) else []
+        parts += ["--shard", "/".join(map(str, self.shard))] if self.shard[1] > 1 else []
+        parts += [f"--{name}" for name in ("mute", "blank") if getattr(self, name)]
+        parts += [] if self.evidence else ["--no-evidence"]
+        return " ".join([*parts, "--out", "RUN"])
 
     def to_json(self) -> dict[str, Any]:
         """Plain types; paths become whole."""
@@ -67,6 +92,12 @@ class Job:
             for name in ("annotations", "media", "out", "fit", "train", "parent")
         }
         return cls(**(raw | paths | {"probes": tuple(raw["probes"]), "shard": tuple(raw["shard"])}))
+
+
+def _listed(probes: tuple[str, ...]) -> str:
+    from eval.probes import PROBES
+
+    return "all" if set(probes) == set(PROBES) else ",".join(probes)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,8 @@ def engine_of(args: argparse.Namespace) -> EngineSpec:
 def job_of(args: argparse.Namespace, spec: EngineSpec) -> Job:
     """The job, with Bandstand made where no files are named."""
     annotations, media, fit = args.annotations, args.media, args.fit
-    if annotations is None or media is None:
+    made = annotations is None or media is None
+    if made:
         annotations, media, fit = _made(args)
     return Job(
         benchmark=args.benchmark,
@@ -71,6 +72,7 @@ def job_of(args: argparse.Namespace, spec: EngineSpec) -> Job:
         limit=args.limit,
         subset=args.subset,
         shard=args.shard,
+        made_clips=args.clips if made else None,
         evidence=args.evidence,
     )
 

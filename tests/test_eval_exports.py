@@ -288,7 +288,13 @@ def test_the_command_on_the_real_file(
     for name in of_one:
         (media / f"{name}.mp4").touch()
     args = argparse.Namespace(
-        to=to, benchmark="music-avqa", annotations=annotations, media=media, out=out
+        to=to,
+        benchmark="music-avqa",
+        annotations=annotations,
+        media=media,
+        out=out,
+        copy_media=False,
+        private=False,
     )
     assert not run(args)
     found = lines(out / "data/test.jsonl")

@@ -88,18 +88,28 @@ def test_a_batch_writes_what_single_rows_write(decoder: Decoder, prompts: list[T
     assert len({tuple(row) for row in alone}) == len(alone), "the rows must differ to show anything"
 
 
+@pytest.mark.parametrize("shrink", [0.0, 1.0])
+@pytest.mark.parametrize("first", [0, 1, 2])
 @pytest.mark.parametrize("branched", [False, True])
 def test_rows_stop_by_themselves_and_the_others_go_on(
-    llm: Any, decoder: Decoder, prompts: list[Tensor], branched: bool
+    llm: Any,
+    decoder: Decoder,
+    prompts: list[Tensor],
+    *,
+    branched: bool,
+    first: int,
+    shrink: float,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Rows that stop leave the batch; afterwards each is where it stopped."""
+    """Whether rows that have stopped leave the batch or stay: each is where it stopped."""
+    monkeypatch.setattr("avqa_llm.generation.SHRINK", shrink)
     alone = [written(decoder, [piece])[0] for piece in prompts]
-    stop = alone[0][2]
+    stop = alone[first][2]
     context, logits = read(decoder, [piece[:-1] for piece in prompts])
     context = context.branch(torch.arange(3)) if branched else context
     context, logits = read(decoder, [piece[-1:] for piece in prompts], context)
     rows, final, parts = greedy(decoder, context, logits, stops={stop}, limit=12)
-    assert len(parts.contexts) > 1, "no row has left"
+    assert (len(parts.contexts) > 1) == (shrink > 0)
     _, later = read(decoder, [piece[:2] for piece in prompts], parts.whole())
     for n, (row, full, piece) in enumerate(zip(rows, alone, prompts, strict=True)):
         cut = full.index(stop) if stop in full else len(full)

@@ -233,22 +233,11 @@ def _plain(found: Mapping[str, Any]) -> str:
 
 
 def command(run: Run) -> str:
-    """The command that makes such a run; folders are left to who runs it."""
+    """The command that makes such a run."""
     found = run.provenance
-    files = list(found.get("files") or ())
-    parts = ["python -m eval", "score" if not found.get("engine") else "run"]
-    parts.append(f"--benchmark {found.get('benchmark') or run.results['benchmark']}")
-    if files:
-        parts.append(f"--annotations {files[0]}")
-    for option in ("fit", "train"):
-        names = list(found.get(option) or ())
-        parts += [f"--{option} {name}" for name in names[:1]]
-    if found.get("engine"):
-        parts += [f"--model {found['model']}", "--media MEDIA"]
-        parts += [f"--mode {found['mode']}"] if found.get("mode") else []
-        parts += [f"--{key} {found[key]}" for key in ("limit", "subset") if found.get(key)]
-        parts += [f"--{key}" for key in ("mute", "blank") if found.get(key)]
-        parts += ["--probes all"] if run.results.get("probes") else []
-    else:
-        parts.append("--predictions PREDICTIONS.jsonl")
-    return " ".join([*parts, "--out", "RUN"])
+    if found.get("command"):
+        return str(found["command"])
+    parts = [f"python -m eval score --benchmark {run.results['benchmark']}"]
+    for option, key in (("annotations", "files"), ("fit", "fit"), ("train", "train")):
+        parts += [f"--{option} {name}" for name in list(found.get(key) or ())[:1]]
+    return " ".join([*parts, "--predictions PREDICTIONS.jsonl", "--out RUN"])

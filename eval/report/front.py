@@ -65,7 +65,8 @@ def small_print(run: Run) -> list[str]:
     if found.get("commit"):
         whole, _, dirty = str(found["commit"]).partition("-")
         parts.append(f"commit {whole[:DIGITS]}{'-' + dirty if dirty else ''}")
-    for name, digest in {**(found.get("files") or {}), **(found.get("fit") or {})}.items():
+    fitted = {f"floor: {name}": digest for name, digest in (found.get("fit") or {}).items()}
+    for name, digest in {**(found.get("files") or {}), **fitted}.items():
         parts.append(f"{name} {digest[:DIGITS]}")
     return parts
 
