@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from avqa_llm.encoders import Tokens
 from avqa_llm.encoders.cache import FeatureCache, feature_key, identity
 from avqa_llm.media import Clip
@@ -24,7 +26,8 @@ KEPT = 64
 class ClipEncoder:
     """The encoders of a model with what they made of the last clips.
 
-    Values are rounded to half precision, so that they are the same when they come from a file.
+    Values are rounded to half precision (if they fit), so that they are the same when they come
+    from a file.
     """
 
     def __init__(self, model: AVQAModel, cache: FeatureCache | None) -> None:
@@ -51,7 +54,7 @@ class ClipEncoder:
 
     def _load(self, clip: Clip, names: tuple[str, str], cache: FeatureCache) -> None:
         """Take tokens from disk, or compute and put them there."""
-        content = _digest(None, names)[:16]
+        content = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
         sampling = self.model.config.picture.sampling()
         key = feature_key(f"{clip.sha256}-{content}", *self._identities, sampling)
         kept = cache.get(key)
@@ -62,18 +65,22 @@ class ClipEncoder:
         _once(self._pictures, names[1], lambda: picture)
 
 
-def _digest(array: Any, *more: Any) -> str:
-    digest = hashlib.sha256(repr((getattr(array, "shape", ()), more)).encode())
-    if array is not None:
-        digest.update(array.tobytes())
+def _digest(array: np.ndarray, *more: Any) -> str:
+    digest = hashlib.sha256(repr((array.shape, more)).encode())
+    if array.size:
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _rounded(tokens: Tokens) -> Tokens:
+    half = tokens.values_ND.half()
+    return replace(tokens, values_ND=half.float()) if half.isfinite().all() else tokens
 
 
 def _once(kept: OrderedDict[str, Tokens], name: str, make: Callable[[], Tokens]) -> Tokens:
     """What is kept under a name; it is made where there is none, and the oldest one leaves."""
     if name not in kept:
-        tokens = make()
-        kept[name] = replace(tokens, values_ND=tokens.values_ND.half().float())
+        kept[name] = _rounded(make())
         if len(kept) > KEPT:
             kept.popitem(last=False)
     kept.move_to_end(name)

@@ -21,7 +21,7 @@ from avqa_llm.encoders.cache import FeatureCache
 from avqa_llm.encoding import ClipEncoder
 from avqa_llm.evidence import picture_evidence, sound_evidence
 from avqa_llm.folders import user_cache
-from avqa_llm.generation import Context, Decoder, greedy, rank, read
+from avqa_llm.generation import Context, Decoder, greedy, joined, rank, read
 from avqa_llm.labels import LABELS, to_label
 from avqa_llm.media import Clip, MediaLimits, read_clip
 from avqa_llm.model import AVQAModel, ClipTokens
@@ -35,8 +35,8 @@ __all__ = ["LocalEngine", "Reading", "Session", "cache_folder"]
 RECORD_LIMIT, STEPS_LIMIT, OPEN_LIMIT = 120, 48, 128
 """Most tokens of a record, of an answer's steps, of an open answer."""
 CACHE_BYTES = 2**30
-CLIPS, CHUNK = 16, 128
-"""Clips that are read as one batch, questions that are answered as one batch."""
+CLIPS, READ, CHUNK = 16, 48, 256
+"""Most clips that are read as one batch, questions that are read, and that are answered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,8 +224,7 @@ class LocalEngine:
         offered = choices or [()] * len(rows)
         outcomes: dict[int, Outcome] = {}
         for numbers in questions.batches(CHUNK):
-            context = reading.context.branch(torch.tensor([rows[n][0] for n in numbers]))
-            logits = self.decoder.feed(context, *questions.place(self.model, numbers))[:, -1]
+            context, logits = self._begin(reading, questions, numbers)
             if open_ended:
                 found = self._free(context, logits)
             else:
@@ -248,6 +247,19 @@ class LocalEngine:
             )
             for n, (clip, _) in enumerate(rows)
         ]
+
+    def _begin(
+        self, reading: Reading, questions: Questions, numbers: Sequence[int]
+    ) -> tuple[Context, Tensor]:
+        """Let the model read questions, in batches that caches of processors can hold."""
+        contexts, logits = [], []
+        for at in range(0, len(numbers), READ):
+            some = numbers[at : at + READ]
+            clips = torch.tensor([questions.clips[n] for n in some])
+            contexts.append(reading.context.branch(clips))
+            placed = questions.place(self.model, some)
+            logits.append(self.decoder.feed(contexts[-1], *placed)[:, -1])
+        return joined(contexts), torch.cat(logits)
 
     def _closed(
         self,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from avqa_llm.prefix import ATTENTION, OwnLayer, Prefixes
+from avqa_llm.prefix import ATTENTION, OwnLayer, Prefix, Prefixes
 
 HOPELESS = 9.0
 """An answer that is sure to be e^9 (8000) times less likely than another is not read to its end."""
@@ -40,6 +40,8 @@ class Context:
     """Whether rows that are chosen from this one share what it has read."""
     prefixes: Prefixes | None = None
     """What was read before the tokens in the cache, and is shared."""
+    _split: tuple[int, list[Prefix]] | None = None
+    """What `branch` made of the rows, when they were so long."""
 
     def branch(self, index: Tensor) -> Context:
         """Rows that go on from chosen ones, in any order and number. The original stays as it is.
@@ -48,9 +50,17 @@ class Context:
         """
         if self.prefixes or not self.shares:
             return self.rows(index)
-        prefixes = Prefixes([layer.own() for layer in self.cache.layers], index)
-        own = [OwnLayer(prefixes.length) for _ in self.cache.layers]
-        return self._of(index, own, prefixes)
+        length = self.there_BL.shape[1]
+        if self._split is None or self._split[0] != length:  # it may have been read on meanwhile
+            self._split = (length, [self._row(n) for n in range(len(self.lengths_B))])
+        own = [OwnLayer(length) for _ in self.cache.layers]
+        return self._of(index, own, Prefixes(self._split[1], index, length))
+
+    def _row(self, n: int) -> Prefix:
+        columns = self.there_BL[n].nonzero()[:, 0]
+        owned = [layer.own() for layer in self.cache.layers]
+        layers = [(k[n : n + 1, :, columns], v[n : n + 1, :, columns]) for k, v in owned]
+        return Prefix(layers, columns)
 
     def rows(self, index: Tensor) -> Context:
         """A copy of chosen rows, in any order and number; what they share is shared still."""
@@ -88,7 +98,7 @@ class Parts:
         context_B, row_B = self.context_B[index], self.row_B[index]
         chosen = [row_B[context_B == n] for n in range(len(self.contexts))]
         picked = [c.rows(rows) for c, rows in zip(self.contexts, chosen, strict=True) if len(rows)]
-        return _joined(picked), context_B.argsort(stable=True)
+        return joined(picked), context_B.argsort(stable=True)
 
     def whole(self) -> Context:
         """All rows as one context."""
@@ -98,30 +108,25 @@ class Parts:
         return context.rows(order.argsort())
 
 
-def _joined(contexts: Sequence[Context]) -> Context:
+def joined(contexts: Sequence[Context]) -> Context:
     """The rows of some contexts one after the other, padded on the right."""
     if len(contexts) == 1:
         return contexts[0]
-    layers = []
-    for same in zip(*(context.cache.layers for context in contexts), strict=True):
-        layers.append(OwnLayer(same[0].before))
-        keys, values = zip(*(layer.own() for layer in same), strict=True)
-        layers[-1].update(_stack(keys), _stack(values))
+    same = zip(*(context.cache.layers for context in contexts), strict=True)
     prefixes = [context.prefixes for context in contexts if context.prefixes]
+    longest = max(context.there_BL.shape[1] for context in contexts)
+    missing = [longest - context.there_BL.shape[1] for context in contexts]
+    there = [
+        torch.nn.functional.pad(context.there_BL, (0, count))
+        for context, count in zip(contexts, missing, strict=True)
+    ]
     return Context(
-        cache=Cache(layers=layers),
-        there_BL=_stack([context.there_BL[..., None] for context in contexts])[..., 0],
+        cache=Cache(layers=[OwnLayer.joined(layers) for layers in same]),
+        there_BL=torch.cat(there),
         lengths_B=torch.cat([context.lengths_B for context in contexts]),
         shares=contexts[0].shares,
         prefixes=prefixes[0].joined(prefixes[1:]) if prefixes else None,
     )
-
-
-def _stack(parts: Sequence[Tensor]) -> Tensor:
-    """Rows (B, ..., L, D) of several lengths L as one batch, padded on the right."""
-    longest = max(part.shape[-2] for part in parts)
-    pad = torch.nn.functional.pad
-    return torch.cat([pad(part, (0, 0, 0, longest - part.shape[-2])) for part in parts])
 
 
 class Decoder:

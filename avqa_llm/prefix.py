@@ -5,13 +5,14 @@ rows of one clip look at them together, in one product, and at their own tokens 
 that; the two softmaxes are then joined by their sums (Hydragen, Juravsky et al. 2024,
 section 3). What a row adds of its own is written in place, into room that doubles.
 
-Legend: B rows, L new tokens, S own tokens, P tokens of a prefix, G prefixes, R most rows of a
-prefix, H heads of keys, Q heads of queries for each of those, D features of a head.
+Legend: B rows, R rows of one prefix, L new tokens, S own tokens, P tokens of a prefix, H heads
+of keys, Q heads of queries for each of those, D features of a head.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -33,55 +34,53 @@ ROOM = 16
 """Tokens of room beyond what is written first."""
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """What was read in one row, without its padding."""
+
+    layers: Sequence[tuple[Tensor, Tensor]]
+    """Keys and values (1, H, P, D) of each layer."""
+    columns_P: Tensor
+    """Where these tokens stand in a mask over rows with padding."""
+
+
 class Prefixes:
-    """What some rows go on from: G prefixes, and which of them each row has."""
+    """What some rows go on from: some prefixes, and which of them each row has."""
 
-    def __init__(self, layers: Sequence[tuple[Tensor, Tensor]], row_B: Tensor) -> None:
-        """`layers`: keys and values (G, H, P, D) of each layer; `row_B`: a prefix for each row."""
-        self.layers, self._row_B = layers, row_B
-        self._groups = len(layers[0][0])
-        counts_G = row_B.bincount(minlength=self._groups)
-        width, first_G = int(counts_G.max()), counts_G.cumsum(0) - counts_G
-        order = row_B.argsort(stable=True)
-        place_B = torch.empty_like(row_B)
-        place_B[order] = torch.arange(len(row_B)) - first_G[row_B[order]]
-        # A table with a line for each prefix: where each row stands, and which row stands where.
-        # Cells that are left over repeat the first row.
-        self._cell_B = row_B * width + place_B
-        self._row_C = torch.zeros(self._groups * width, dtype=torch.long)
-        self._row_C[self._cell_B] = torch.arange(len(row_B))
-        self._in_order = torch.equal(self._cell_B, torch.arange(len(self._row_C)))
-        self._mask: tuple[Tensor, Tensor] | None = None
-
-    @property
-    def length(self) -> int:
-        """Tokens, padding included."""
-        return int(self.layers[0][0].shape[2])
+    def __init__(self, every: Sequence[Prefix], row_B: Tensor, length: int) -> None:
+        """`row_B`: a prefix for each row. `length`: how long they are with padding."""
+        self.length = length
+        self._every, self._row_B = every, row_B
+        found = row_B.unique().tolist()
+        self._groups = [(every[n], (row_B == n).nonzero()[:, 0]) for n in found]
+        back = torch.cat([rows for _, rows in self._groups]).argsort()
+        self._back = None if torch.equal(back, torch.arange(len(back))) else back
 
     def rows(self, index: Tensor) -> Prefixes:
         """The same for chosen rows."""
-        return Prefixes(self.layers, self._row_B[index])
+        return Prefixes(self._every, self._row_B[index], self.length)
 
     def joined(self, others: Sequence[Prefixes]) -> Prefixes:
         """With the rows of `others`, which go on from the same prefixes, after its own."""
-        return Prefixes(self.layers, torch.cat([self._row_B, *(other._row_B for other in others)]))
+        rows = torch.cat([self._row_B, *(other._row_B for other in others)])
+        return Prefixes(self._every, rows, self.length)
 
-    def mask(self, mask: Tensor) -> Tensor:
-        """The part of an attention mask (B, 1, L, P + S) that is about prefixes, as a table."""
-        if self._mask is None or self._mask[0] is not mask:  # the layers are given the same one
-            table = self.table(mask[..., : self.length].unsqueeze(2))
-            self._mask = (mask, table.transpose(1, 2))
-        return self._mask[1]
+    def look(self, layer: int, query_BHQLD: Tensor, mask_B1LP: Tensor | None) -> list[Tensor]:
+        """Attend, each row to its own prefix: what `_look` gives.
 
-    def table(self, values: Tensor) -> Tensor:
-        """Something of each row (B, ...) as a table (G, R, ...)."""
-        cells = values if self._in_order else values[self._row_C]
-        return cells.unflatten(0, (self._groups, -1))
-
-    def untable(self, values: Tensor) -> Tensor:
-        """A table (G, R, ...) as rows (B, ...)."""
-        cells = values.flatten(0, 1)
-        return cells if self._in_order else cells[self._cell_B]
+        `mask_B1LP`: what not to look at although it is there; none: look at everything.
+        """
+        found = []
+        for prefix, rows in self._groups:
+            asking_1HRQLD = query_BHQLD[rows].transpose(0, 1)[None]
+            mask = None
+            if mask_B1LP is not None:
+                mask = mask_B1LP[rows][..., prefix.columns_P].transpose(0, 1)[None, :, :, None]
+            keys, values = prefix.layers[layer]
+            parts = _look(asking_1HRQLD, keys, values, mask)
+            found.append([part[0].transpose(0, 1) for part in parts])
+        whole = [torch.cat(parts) for parts in zip(*found, strict=True)]
+        return whole if self._back is None else [part[self._back] for part in whole]
 
 
 class OwnLayer(DynamicLayer):
@@ -120,16 +119,36 @@ class OwnLayer(DynamicLayer):
         """Keys and values as far as they are written."""
         return self.keys[:, :, : self.used], self.values[:, :, : self.used]
 
+    @classmethod
+    def joined(cls, layers: Sequence[OwnLayer]) -> OwnLayer:
+        """The rows of some layers one after the other, padded on the right with zeros."""
+        layer = cls(layers[0].before)
+        layer.used, layer.is_initialized = max(one.used for one in layers), True
+        keys, values = zip(*(one.own() for one in layers), strict=True)
+        layer.keys, layer.values = _stacked(keys, layer.used), _stacked(values, layer.used)
+        return layer
+
     def rows(self, index: Tensor) -> OwnLayer:
         """A copy for chosen rows."""
         layer = OwnLayer(self.before)
-        if self.used:
-            layer.update(*(states[index] for states in self.own()))
+        if self.used:  # with its room: one copy, and there is place for more at once
+            layer.keys = self.keys.index_select(0, index)
+            layer.values = self.values.index_select(0, index)
+            layer.used, layer.is_initialized = self.used, True
         return layer
 
     def get_seq_length(self) -> int:
         """Tokens before the next one, the prefix included."""
         return self.before + self.used
+
+
+def _stacked(parts: Sequence[Tensor], length: int) -> Tensor:
+    """Rows (B, H, S, D) of several batches one after the other, with room for more."""
+    _, heads, _, width = parts[0].shape
+    room = parts[0].new_zeros(sum(map(len, parts)), heads, length + ROOM, width)
+    for rows, part in zip(room.split([len(part) for part in parts]), parts, strict=True):
+        rows[:, :, : part.shape[2]] = part
+    return room
 
 
 def attend(
@@ -168,14 +187,13 @@ def attend(
     query_BHQLD: Tensor = query.unflatten(1, (key.shape[1], -1)) * scaling
     far = prefixes.length if prefixes else 0
     mask = None if attention_mask is None else attention_mask[..., far:].unsqueeze(2)
-    near = _look(query_BHQLD, key, value, mask)
+    sums = _look(query_BHQLD, key, value, mask)
     if prefixes:
-        keys, values = prefixes.layers[module.layer_idx]
-        asking = prefixes.table(query_BHQLD).transpose(1, 2)  # G H R Q L D
-        mask = None if attention_mask is None else prefixes.mask(attention_mask)
-        seen = _look(asking, keys, values, mask)
-        near = _join(near, [prefixes.untable(part.transpose(1, 2)) for part in seen])
-    mixed_BHQLD, _, total = near
+        window = more.get("sliding_window")
+        hidden = attention_mask is not None and window is not None and window < far + key.shape[2]
+        mask = attention_mask[..., :far] if attention_mask is not None and hidden else None
+        sums = _join(sums, prefixes.look(module.layer_idx, query_BHQLD, mask))
+    mixed_BHQLD, _, total = sums
     return (mixed_BHQLD / total).flatten(1, 2).transpose(1, 2).contiguous(), None
 
 

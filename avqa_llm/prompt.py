@@ -88,10 +88,14 @@ class Prompt:
 
     def question(self, question: str, n_clues: int, *, again: bool = False) -> list[int]:
         """Clues and question, up to where the answer starts. `again`: not the first turn."""
+        return self.question_ids(self.text(spoken(question)), n_clues, again=again)
+
+    def question_ids(self, words: list[int], n_clues: int, *, again: bool = False) -> list[int]:
+        """`question`, whose text is given as ids."""
         ids = list(self.turn_open) if again else []
         if n_clues:
             ids += self.clues + [CLUE] * n_clues
-        return ids + self.ask + self.text(spoken(question)) + self.turn_middle + self.reply
+        return ids + self.ask + words + self.turn_middle + self.reply
 
     def answer(self, steps: str, answer: str) -> list[int]:
         """What the model is to say: steps, mark, answer, end."""

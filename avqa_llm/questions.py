@@ -55,8 +55,8 @@ class Questions:
             heard[numbers], seen[numbers] = found.sound_weights_BN, found.picture_weights_BN
         counts = exists.sum(1).tolist()
         prompts = [
-            earlier + prompt.question(question, count, again=bool(history))
-            for (_, question), count in zip(rows, counts, strict=True)
+            earlier + prompt.question_ids(own, count, again=bool(history))
+            for own, count in zip(words, counts, strict=True)
         ]
         return cls(
             clips=tuple(clip for clip, _ in rows),
@@ -68,14 +68,11 @@ class Questions:
         )
 
     def batches(self, most: int) -> Iterator[list[int]]:
-        """Numbers of questions whose prompts are about equally long, at most so many at once.
-
-        Within a batch the questions of a clip stand together.
-        """
+        """Numbers of questions, at most so many at once; neighbours are about equally long."""
         lengths = [len(ids) for ids in self.prompts]
         by_length = sorted(range(len(lengths)), key=lambda n: (lengths[n], self.clips[n], n))
         for at in range(0, len(by_length), most):
-            yield sorted(by_length[at : at + most], key=lambda n: (self.clips[n], n))
+            yield by_length[at : at + most]
 
     def place(self, model: AVQAModel, numbers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Chosen prompts as embeddings (B, L, E) padded on the left, and what is there (B, L)."""

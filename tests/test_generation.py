@@ -174,6 +174,22 @@ def test_a_branch_leaves_the_original_as_it_was(
     torch.testing.assert_close(on_branch[1], logits[0], **CLOSE)
 
 
+def test_a_model_that_sees_only_what_is_near_sees_no_more_of_a_shared_start() -> None:
+    llm = small_llm("mistral")
+    llm.config.sliding_window = 6
+    decoder = Decoder(llm)
+    starts, more = torch.randn(2, 9, 32), torch.randn(3, 5, 32)
+    context, _ = read(decoder, list(starts))
+    _, logits = read(decoder, list(more), context.branch(torch.tensor([1, 0, 1])))
+    for at, n in enumerate((1, 0, 1)):
+        whole = torch.cat([starts[n], more[at]])
+        expected = llm(inputs_embeds=whole[None]).logits[0, -1]
+        torch.testing.assert_close(logits[at], expected, **CLOSE)
+    llm.config.sliding_window = None
+    everything = llm(inputs_embeds=whole[None]).logits[0, -1]
+    assert not torch.allclose(everything, expected, **CLOSE), "the window changes nothing here"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_start_is_shared_where_the_model_lets_us(family: str) -> None:
     decoder = Decoder(small_llm(family))

@@ -18,6 +18,8 @@ from avqa_llm.media.sampling import EPSILON_S
 
 CHANGE_WIDTH, CHANGE_HEIGHT = 48, 32
 """Size of the grey pictures whose difference is called change."""
+SMALL_PIXELS = 640 * 480
+"""Up to this size one thread decodes as fast as several, for less."""
 
 
 @dataclass
@@ -66,6 +68,8 @@ def decoded_pictures(
     """
     stream = media.picture
     stream.thread_type = "AUTO"
+    if stream.codec_context.width * stream.codec_context.height <= SMALL_PIXELS:
+        stream.codec_context.thread_count = 1
     rate = float(stream.average_rate or stream.guessed_rate or 25)
     for packet in packets(media, [stream], deadline):
         if only is not None and packet.size and not _is_wanted_key(media, packet, only):
