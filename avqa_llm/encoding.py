@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -79,9 +80,9 @@ def _rounded(tokens: Tokens) -> Tokens:
 
 def _once(kept: OrderedDict[str, Tokens], name: str, make: Callable[[], Tokens]) -> Tokens:
     """What is kept under a name; it is made where there is none, and the oldest one leaves."""
-    if name not in kept:
-        kept[name] = _rounded(make())
+    tokens = kept.pop(name, None) or _rounded(make())
+    kept[name] = tokens
+    with suppress(KeyError):  # another thread may have made room already
         if len(kept) > KEPT:
             kept.popitem(last=False)
-    kept.move_to_end(name)
-    return kept[name]
+    return tokens

@@ -45,13 +45,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AVQAError as error:
         print(f"{PROG}: {error}", file=sys.stderr)
         return USER_ERROR
-    except KeyboardInterrupt:
-        print(f"{PROG}: interrupted; the same command goes on where it was", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         # The interpreter flushes standard output once more on its way out; give it a place.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OSError as error:
+        print(f"{PROG}: {error.filename}: {error.strerror or error}", file=sys.stderr)
+        return USER_ERROR
+    except KeyboardInterrupt:
+        print(f"{PROG}: interrupted; the same command goes on where it was", file=sys.stderr)
+        return INTERRUPTED
     return status
 
 

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from eval import finished
 from eval.compare import Comparison, Difference, compare
 from eval.figures import NAME, STATES, Results, bounds, figure, missing, percent, signed, verdict
 from eval.floors import ordered_types
 from eval.results import interval
-from eval.samples import RESULTS, RunError, Sample, read_json, read_samples
+from eval.samples import RESULTS, RunError, Sample
+
+NEEDED = {
+    **finished.NEEDED,
+    **dict.fromkeys(("floor", "gain_over_floor", "calibration", "no_answer"), ()),
+    "integrity": ("valid", "checks"),
+    "provenance": ("files", "missing_clips", "missing_questions"),
+}
+"""Of `results.json`."""
 
 
 def side_by_side(runs: Sequence[Path]) -> str:
@@ -17,7 +26,8 @@ def side_by_side(runs: Sequence[Path]) -> str:
 
     Raises RunError for a run that is not finished, or that answered another question file.
     """
-    results = [_finished(run) for run in runs]
+    found = [_finished(run) for run in runs]
+    results = [each for each, _ in found]
     names = _names(runs)
     width = max(26, *(len(name) + 2 for name in names))
     lines = [
@@ -32,7 +42,7 @@ def side_by_side(runs: Sequence[Path]) -> str:
     for title, shown in _ROWS.items():
         lines.append(_line(title, [shown(each) for each in results], width))
     if len(runs) > 1:
-        lines += ["", *_differences(runs, names, results)]
+        lines += ["", *_differences(names, found)]
     for name, each in zip(names, results, strict=True):
         said = [*([] if each["integrity"]["valid"] else [verdict(each)])]
         said += missing(each["provenance"])
@@ -61,10 +71,10 @@ def _together(parts: Iterable[Results]) -> list[str]:
     return ordered_types(name for part in parts for name in part)
 
 
-def _finished(run: Path) -> Results:
+def _finished(run: Path) -> tuple[Results, list[Sample]]:
     if not (run / RESULTS).is_file():
         raise RunError(f"{run} has no {RESULTS}: finish it with `python -m eval run`")
-    return read_json(run / RESULTS)
+    return finished.read_finished(run, needed=NEEDED)
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
@@ -73,17 +83,15 @@ def _names(runs: Sequence[Path]) -> list[str]:
     return short if len(set(short)) == len(short) else [str(run) for run in runs]
 
 
-def _differences(
-    runs: Sequence[Path], names: Sequence[str], results: Sequence[Results]
-) -> list[str]:
+def _differences(names: Sequence[str], found: Sequence[tuple[Results, list[Sample]]]) -> list[str]:
     """Each run against the first, on the questions that both answered."""
-    first = set(results[0]["provenance"]["files"].values())
-    for name, each in zip(names, results, strict=True):
+    first = set(found[0][0]["provenance"]["files"].values())
+    for name, (each, _) in zip(names, found, strict=True):
         if first.isdisjoint(each["provenance"]["files"].values()):
             raise RunError(
                 f"{name} answered another question file than {names[0]}: compare runs on one file"
             )
-    samples = [_scored(run, each) for run, each in zip(runs, results, strict=True)]
+    samples = [answered for _, answered in found]
     lines = [
         f"Difference to {names[0]}, paired on the same questions, with video-clustered intervals"
     ]
@@ -123,17 +131,6 @@ def _compared(name: str, one: Difference, widths: Sequence[int]) -> str:
         f"{'-' if p is None else f'{p:.4f}':>8}{'-' if one.z is None else f'{one.z:.2f}':>8}"
         f"{one.only_first:>{widths[0]}}{one.only_second:>{widths[1]}}"
     )
-
-
-def _scored(run: Path, results: Results) -> list[Sample]:
-    """The answers that the results were computed from."""
-    samples, counted = read_samples(run), results["provenance"]["questions"]
-    if len(samples) != counted:
-        raise RunError(
-            f"{run} has {len(samples)} answers but results of {counted}: finish it with `python "
-            "-m eval run`"
-        )
-    return samples
 
 
 def _line(name: str, cells: Sequence[str], width: int) -> str:

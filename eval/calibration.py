@@ -43,6 +43,14 @@ def calibration(samples: Sequence[Sample]) -> dict[str, Any] | None:
     }
 
 
+def uncalibrated(samples: Sequence[Sample]) -> dict[str, str]:
+    """Why there is no `calibration`, where some answers have a probability and others none."""
+    without = sum(sample.probability is None for sample in samples)
+    if without in (0, len(samples)):
+        return {}
+    return {"calibration": f"{without} of {len(samples)} answers have no probability"}
+
+
 def reliability(
     confidence_Q: np.ndarray, correct_Q: np.ndarray, *, bins: int = BINS
 ) -> list[dict[str, Any]]:

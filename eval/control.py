@@ -26,6 +26,13 @@ CLIPS, QUESTIONS = 2, 8
 SAME = 1e-3
 """Probabilities that differ by less are equal."""
 
+_WAYS: dict[str, Callable[[Clip], Clip]] = {
+    "leak": lambda clip: clip.muted().blanked(),
+    "empty": lambda clip: clip.muted().blanked(),
+    "deaf": lambda clip: clip.muted(),
+    "blind": lambda clip: clip.blanked(),
+}
+
 Wording = Callable[[Question], str]
 """How a question's record becomes what is asked."""
 
@@ -74,25 +81,25 @@ def controls(
         for question in sorted(questions[n], key=lambda q: _lot(f"{q.number} question"))[:QUESTIONS]
     ]
     own = [clips[n] for n in chosen]
-    empty = [clip.muted().blanked() for clip in own]
-    ways = (
-        ("leak", empty, [(at, planted(question)) for at, question in asked]),
-        ("empty", empty, asked),
-        ("deaf", [clip.muted() for clip in own], asked),
-        ("blind", [clip.blanked() for clip in own], asked),
+    shown: list[Clip] = []
+    rows: list[tuple[str, int, Question]] = []
+    for name, change in _WAYS.items():
+        rows += [
+            (name, len(shown) + at, planted(question) if name == "leak" else question)
+            for at, question in asked
+        ]
+        shown += [change(clip) for clip in own]
+    answers = engine.answer(
+        shown,
+        [
+            Asked(clip=at, question=wording(question), choices=question.choices)
+            for _, at, question in rows
+        ],
     )
-    rows = []
-    for name, shown, wanted in ways:
-        said = engine.answer(
-            shown,
-            [
-                Asked(clip=at, question=wording(question), choices=question.choices)
-                for at, question in wanted
-            ],
-        )
-        for (at, question), answer in zip(wanted, said, strict=True):
-            rows.append(_row(name, question, answer, before[question.number], own[at], score))
-    return rows
+    return [
+        _row(name, question, answer, before[question.number], own[at % len(own)], score)
+        for (name, at, question), answer in zip(rows, answers, strict=True)
+    ]
 
 
 def _row(

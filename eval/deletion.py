@@ -10,14 +10,15 @@ Legend: N tokens.
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict, dataclass, replace
+import os
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from avqa_llm.errors import AVQAError
+from eval.samples import RunError, write_json
 from eval.statistics import Estimate, clustered_mean
 from instruct_data.sources.music_avqa import read_annotations
 
@@ -121,9 +122,14 @@ def _moved(tokens: Tokens, mask_N: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`python -m eval evidence`: print the three figures, and write them where asked."""
+    """`python -m eval evidence`: print the three figures, and write them where asked.
+
+    Raises RunError before anything is computed where `--out` cannot be written.
+    """
     from avqa_llm.devices import prepare_cpu
 
+    if args.out is not None:
+        _refuse_unwritable(args.out)
     prepare_cpu()
     found = check_evidence(
         args.model, args.annotations, args.media, limit=args.limit, questions=args.questions
@@ -134,6 +140,26 @@ def run(args: argparse.Namespace) -> int:
         for name, mean in vars(deletion).items():
             print(f"    {name:10} {mean.value:+.4f}  [{mean.low:+.4f}, {mean.high:+.4f}]")
     if args.out is not None:
-        rows = {modality: asdict(deletion) for modality, deletion in found.items()}
-        args.out.write_text(json.dumps(rows, indent=2) + "\n")
+        try:
+            write_json(args.out, {modality: _shown(one) for modality, one in found.items()})
+        except OSError as error:
+            raise RunError(f"cannot write {args.out}: {error.strerror}") from error
     return 0
+
+
+def _refuse_unwritable(out: Path) -> None:
+    """Raise RunError where a file cannot be written, as far as can be told beforehand."""
+    if out.is_dir():
+        raise RunError(f"--out {out} is a folder: name a file in it")
+    if not out.parent.is_dir():
+        raise RunError(f"--out {out}: there is no folder {out.parent}; make it first")
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise RunError(f"--out {out}: nothing may be written to {out.parent}")
+
+
+def _shown(deletion: Deletion) -> dict[str, Any]:
+    """The figures as JSON can hold them: a bound is null where one video gives no interval."""
+    return {
+        name: {of: None if value != value else value for of, value in vars(mean).items()}
+        for name, mean in vars(deletion).items()
+    }

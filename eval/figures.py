@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from eval.samples import RESULTS
@@ -27,18 +27,46 @@ def verdict(results: Results) -> str:
 
 
 def missing(made: Results) -> list[str]:
-    """The clips that are in no figure, by the provenance of a run; empty where all were there."""
-    clips = made["missing_clips"]
-    if not clips:
+    """What is in no figure, by the provenance of a run; empty where all was there."""
+    clips, questions = made["missing_clips"], made["missing_questions"]
+    if not clips and not questions:
         return []
+    if not clips:
+        return [f"MISSING: {questions} questions are not in these figures"]
     named = [f"  {clip}: {why}" for clip, why in list(clips.items())[:NAMED_MISSING]]
     more = len(clips) - len(named)
     return [
-        f"MISSING: {len(clips)} clips with {made['missing_questions']} questions are not in "
-        "these figures:",
+        f"MISSING: {_lost(made)} are not in these figures:",
         *named,
         *([f"  and {more} more, all in {RESULTS}"] if more else []),
     ]
+
+
+def _lost(made: Results) -> str:
+    clips, questions = len(made["missing_clips"]), made["missing_questions"]
+    if from_file(made):
+        return f"{questions} questions about {clips} clips have no prediction and"
+    return f"{clips} clips with {questions} questions"
+
+
+def from_file(made: Mapping[str, Any]) -> bool:
+    """Whether a predictions file was scored: no clip was read then."""
+    return "media" in made and made["media"] is None
+
+
+def part_of(made: Mapping[str, Any]) -> list[str]:
+    """How a run was narrowed: fewer questions, or a sense taken away. Empty for a whole one."""
+    said = []
+    limit, asked = made.get("limit"), made.get("asked")
+    if limit and (asked is None or made.get("subset") or asked >= limit):
+        said.append(f"first {made['limit']} questions only")
+    if made.get("subset"):
+        said.append(f"only {made['subset']} questions, drawn by type")
+    which, of = made.get("shard") or (1, 1)
+    if of > 1:
+        said.append(f"part {which} of {of} only")
+    words = (("mute", "muted: without sound"), ("blank", "blanked: without picture"))
+    return [*said, *(word for key, word in words if made.get(key))]
 
 
 def figure(figures: Results | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import reduce
 from typing import Any
@@ -15,7 +16,7 @@ from eval.integrity import Score, integrity
 from eval.job import Job
 from eval.journal import Delivered, Mark, Missing, read_control
 from eval.results import commit, summarise, versions
-from eval.samples import RESULTS, RunError, read_probes, read_samples, write_json
+from eval.samples import RESULTS, RunError, Sample, read_probes, read_samples, write_json
 
 ODDITIES = 20
 """How many oddities of a file are named; all are counted."""
@@ -27,21 +28,22 @@ def finish(
     questions: Sequence[Question],
     marks: Sequence[Mark],
     score: Score,
+    known: Companions,
 ) -> dict[str, Any]:
     """Score the folder of a run, write `results.json`, and return its content.
 
     Raises:
-        RunError: not one question was answered.
+        RunError: not one question was answered, or the answers are not those to the questions.
     """
     samples = read_samples(job.out)
     missing = {name: one for mark in marks for name, one in mark.missing.items()}
     if not samples:
         raise RunError(_nothing(job, missing))
     by_row = {question.number: question for question in questions}
+    _refuse_strange(job, samples, by_row, missing)
     scored = [by_row[sample.row] for sample in samples]
-    fit = read_benchmark(job.benchmark, job.fit, like=asked) if job.fit else None
-    train = read_benchmark(job.benchmark, job.train, like=asked) if job.train else None
-    known = [one for one in (fit, train) if one is not None]
+    fit, train = known.fit, known.train
+    seen = [one for one in (fit, train) if one is not None]
     results: dict[str, Any] = {"benchmark": job.benchmark}
     results |= summarise(
         samples,
@@ -49,11 +51,12 @@ def finish(
         benchmark=BENCHMARKS[job.benchmark],
         floor=fit_floor(fit.questions) if fit else None,
         fit=fit,
-        seen=frozenset().union(*(seen_videos(one) for one in known)) if known else None,
+        seen=frozenset().union(*(seen_videos(one) for one in seen)) if seen else None,
         probes=read_probes(job.out),
         left_out=_left_out(marks),
     )
     shared = overlap(asked, train) if train else None
+    oddities = [*_fitted_on_itself(asked, fit), *asked.oddities]
     results["integrity"] = integrity(
         samples,
         control=read_control(job.out),
@@ -69,6 +72,7 @@ def finish(
     results["provenance"] = {
         "benchmark": job.benchmark,
         "model": job.model,
+        "weights": job.weights or None,
         "engine": "openai" if job.model.startswith("openai:") else "local",
         "server": dict(job.server),
         "mode": job.mode,
@@ -76,8 +80,8 @@ def finish(
         "fit": dict(fit.sha256) if fit else None,
         "train": dict(train.sha256) if train else None,
         "version": asked.version,
-        "oddities": [*asked.oddities[:ODDITIES]],
-        "oddities_in_all": len(asked.oddities),
+        "oddities": oddities[:ODDITIES],
+        "oddities_in_all": len(oddities),
         "overlap": shared,
         "limit": job.limit,
         "subset": job.subset,
@@ -99,6 +103,43 @@ def finish(
     }
     write_json(job.out / RESULTS, results)
     return results
+
+
+@dataclass(frozen=True, kw_only=True)
+class Companions:
+    """The files that go along with a test."""
+
+    fit: QuestionSet | None
+    train: QuestionSet | None
+
+
+def companions(job: Job, asked: QuestionSet) -> Companions:
+    """Read what the floor is fitted on and what the model was trained on, before anything else."""
+    fit = read_benchmark(job.benchmark, job.fit, like=asked) if job.fit else None
+    train = read_benchmark(job.benchmark, job.train, like=asked) if job.train else None
+    return Companions(fit=fit, train=train)
+
+
+def _fitted_on_itself(asked: QuestionSet, fit: QuestionSet | None) -> list[str]:
+    if fit is None or not set(fit.sha256.values()) & set(asked.sha256.values()):
+        return []
+    return ["the floor was fitted on the very questions that it is scored on: name another --fit"]
+
+
+def _refuse_strange(
+    job: Job,
+    samples: Sequence[Sample],
+    by_row: Mapping[int, Question],
+    missing: Mapping[str, Missing],
+) -> None:
+    """Raise RunError for answers to no question, and questions without answer or excuse."""
+    answered = {sample.row for sample in samples}
+    for row in answered:
+        if row not in by_row:
+            raise RunError(f"{job.out} has an answer to row {row}, which was not asked")
+    for row, question in by_row.items():
+        if row not in answered and not {question.video_id, question.sound_of} & set(missing):
+            raise RunError(f"{job.out} has no answer to row {row}, and its clip is not missing")
 
 
 def _nothing(job: Job, missing: Mapping[str, Missing]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 from eval.benchmarks.base import Question, QuestionSet
 from eval.benchmarks.family import to_set
+from eval.samples import RunError
 from instruct_data.sources.music_avqa import TYPES, read_annotations
 
 LEVELS = ("global", "type", "template", "template+values")
@@ -144,7 +145,11 @@ def floor_table(
 
     `benchmark` says how to read the files; None: files of the MUSIC-AVQA family. `parent` is the
     v1 file that lends filled questions their templates.
+
+    Raises RunError for a parent or a folder without a benchmark.
     """
+    if benchmark is None:
+        _refuse_unnamed(annotations, fit, parent)
     tested = _read(annotations, benchmark, parent=parent)
     fitted = _read(fit, benchmark, like=tested)
     questions, floor = tested.questions, fit_floor(fitted.questions)
@@ -155,6 +160,7 @@ def floor_table(
         "with its values; in percent.",
         f"scored on {_about(tested)}",
         f"fitted on {_about(fitted)}",
+        *_same_file(tested, fitted),
         "",
         _line("", "questions", *LEVELS),
         _line("Overall", str(len(questions)), *(f"{100 * score.overall:.2f}" for score in scores)),
@@ -173,6 +179,23 @@ def _read(path: Path, benchmark: str | None, **how: Any) -> QuestionSet:
         return read_benchmark(benchmark, path, **how)
     annotations = read_annotations(path)
     return to_set("", annotations)
+
+
+def _refuse_unnamed(annotations: Path, fit: Path, parent: Path | None) -> None:
+    """Refuse what only a benchmark says how to read."""
+    if parent is not None:
+        raise RunError("--parent needs --benchmark music-avqa-r or fortisavqa")
+    for path in (annotations, fit):
+        if path.is_dir():
+            raise RunError(
+                f"{path} is a folder: name one of its files, or its benchmark with --benchmark"
+            )
+
+
+def _same_file(tested: QuestionSet, fitted: QuestionSet) -> list[str]:
+    if not set(tested.sha256.values()) & set(fitted.sha256.values()):
+        return []
+    return ["fitted on the very questions that it is scored on: not a floor"]
 
 
 def _about(read: QuestionSet) -> str:

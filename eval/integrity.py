@@ -23,7 +23,10 @@ Check = dict[str, Any]
 MARGIN = 0.05
 """How far above the blind floor a model may stand without sound and picture. A model of the
 question's words alone is above it honestly: 54.09 against 51.05 on v1 (Li et al. 2022)."""
-Z = 1.96
+WIDEST = 0.5
+"""Of the interval of that gain, from end to end: a wider one says nothing."""
+UNREAD = 0.05
+"""Share of the questions whose files may have a stream of which nothing can be read."""
 DEAF_AT_LEAST = 8
 """Questions on which a modality has to change something, or the check stays unproven."""
 
@@ -86,9 +89,12 @@ def leak(control: Sequence[Mapping[str, Any]]) -> Check:
     expected = sum(row["chance"] for row in rows)
     spread = math.sqrt(sum(row["chance"] * (1 - row["chance"]) for row in rows))
     figures = {"n": len(rows), "hits": hits, "expected": round(expected, 2)}
-    said = f"{hits} of {len(rows)} planted wrong answers came back; {expected:.1f} would by chance"
-    if hits > expected + 3 * spread + 1:
+    said = f"{hits} of {len(rows)} planted answers came back; {expected:.1f} would by chance"
+    bound = expected + 3 * spread + 1
+    if hits > bound:
         return _check("fail", f"GOLD LEAK: {said}. The gold answer reaches the model.", **figures)
+    if len(rows) <= bound:
+        return _check("unproven", f"{said}: too few to say", **figures)
     return _check("pass", said, **figures)
 
 
@@ -112,18 +118,28 @@ def empty(
     figures = {"n": len(rows), "accuracy": accuracy, "floor": level, "low": _null(gain.low)}
     said = (
         f"{100 * accuracy:.2f} % of {len(rows)} questions without sound and picture; the floor "
-        f"is {100 * level:.2f} %"
+        f"is {100 * level:.2f} %, the gain {100 * gain.value:+.2f} [{100 * gain.low:+.2f}, "
+        f"{100 * gain.high:+.2f}], allowed are {100 * MARGIN:.0f} points"
     )
     if gain.low > MARGIN:
         return _check("fail", f"ABOVE THE FLOOR WITH NOTHING TO SEE OR HEAR: {said}", **figures)
-    return _check("pass" if not math.isnan(gain.low) else "unproven", said, **figures)
+    if not gain.high - gain.low < WIDEST:
+        return _check("unproven", f"{said}: too few to say", **figures)
+    return _check("pass", said, **figures)
 
 
 def delivered(counts: Delivered, modality: str, taken: bool) -> Check:
     """Did the modality reach the model for every question whose clip has it?"""
-    figures = {"there": counts.there, "consumed": counts.consumed, "unproven": counts.unproven}
+    figures = dict(vars(counts))
     if taken:
         return _check("pass", f"the {modality} was taken away on purpose", **figures)
+    if counts.unread > UNREAD * (counts.there + counts.unread):
+        return _check(
+            "fail",
+            f"{modality.upper()} LOST IN READING: {counts.unread} of "
+            f"{counts.there + counts.unread} questions are about files that have it",
+            **figures,
+        )
     if not counts.there:
         return _check("warn", f"no clip has {'a ' * (modality == 'picture')}{modality}", **figures)
     lost = counts.there - counts.consumed - counts.unproven
@@ -141,9 +157,11 @@ def delivered(counts: Delivered, modality: str, taken: bool) -> Check:
             f"{counts.unproven} of {counts.there} questions",
             **figures,
         )
-    return _check(
-        "pass", f"the {modality} reached the model for all {counts.there} questions", **figures
-    )
+    said = f"the {modality} reached the model for all {counts.there} questions whose clips have it"
+    if counts.unread:
+        more = f"; nothing could be read of it for {counts.unread} more"
+        return _check("warn", said + more, **figures)
+    return _check("pass", said, **figures)
 
 
 def matters(
@@ -165,12 +183,19 @@ def matters(
         if row["control"] == name and row[had] and questions[row["row"]].scene != other
     ]
     changed = sum(not row["same"] for row in rows)
-    figures = {"n": len(rows), "changed": changed}
-    said = f"without the {modality}, {changed} of {len(rows)} answers that may need it changed"
+    clips = {row["video_id"] for row in rows}
+    moved = {row["video_id"] for row in rows if not row["same"]}
+    figures = {"n": len(rows), "changed": changed, "clips": len(clips), "clips_changed": len(moved)}
+    said = (
+        f"without the {modality}, {changed} of {len(rows)} answers that may need it changed, or "
+        f"their probability did; in {len(moved)} of {len(clips)} clips"
+    )
+    measured = all(row["measured"] for row in rows)
     if changed:
-        return _check("pass", f"{said} (or their probability did)", **figures)
+        # Where probabilities are told, hardly any stays the same to the last digit.
+        return _check("warn" if measured and moved != clips else "pass", said, **figures)
     # Without probabilities, a few equal answers say little.
-    enough = DEAF_AT_LEAST * (1 if all(row["measured"] for row in rows) else 4)
+    enough = DEAF_AT_LEAST * (1 if measured else 4)
     if len(rows) < enough:
         return _check("unproven", f"{said}: too few to say", **figures)
     return _check("fail", f"THE {modality.upper()} CHANGES NOTHING: {said}", **figures)
@@ -187,30 +212,32 @@ _CANARIES = (
     ("It could be the cello or the violin", "violin"),
 )
 """Texts with a gold answer that they do not give, although it can be found in them."""
+_CHOICES = ("cat", "caterpillar", "dog barking", "rain")
+_TRAPS = (("caterpillar", "cat"), ("a cat or the rain", "rain"), ("I do not know", "cat"))
+"""The same for multiple choice."""
 
 
 def scorer(score: Score) -> Check:
     """Does the scorer credit what was not said, or refuse the plain answer?"""
 
-    def says(text: str, gold: str) -> bool:
-        question = Question(
-            number=1, video_id="", question_id=None, type="", question="", gold=gold
-        )
-        return score(text, question) == gold
+    def says(text: str, gold: str, choices: tuple[str, ...] = ()) -> bool:
+        blank: dict[str, Any] = {"number": 1, "video_id": "", "question_id": None, "type": ""}
+        return score(text, Question(**blank, question="", gold=gold, choices=choices)) == gold
 
     credited = [text for text, gold in _CANARIES if says(text, gold)]
+    credited += [text for text, gold in _TRAPS if says(text, gold, _CHOICES)]
     refused = [label for label in LABELS if not says(label, label)]
+    refused += [choice for choice in _CHOICES if not says(choice, choice, _CHOICES)]
     if credited:
         return _check(
             "fail",
             f"THE SCORER GUESSES: it credits {credited[0]!r} with an answer that it does not "
-            f"give ({len(credited)} of {len(_CANARIES)} such texts)",
+            f"give ({len(credited)} of {len(_CANARIES) + len(_TRAPS)} such texts)",
         )
     if refused:
         return _check("fail", f"THE SCORER IS DEAF: it does not take {refused[0]!r} for itself")
-    return _check(
-        "pass", f"credits none of {len(_CANARIES)} traps, and each of the {len(LABELS)} answers"
-    )
+    traps = len(_CANARIES) + len(_TRAPS)
+    return _check("pass", f"credits none of {traps} traps, and each of the {len(LABELS)} answers")
 
 
 def overlapping(overlap: Mapping[str, Any] | None) -> Check:

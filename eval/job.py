@@ -37,6 +37,8 @@ class Job:
     parent: Path | None = None
     """The v1 test file that lends R and Fortis their templates."""
     model: str = "tiny"
+    weights: str = ""
+    """What tells the model's weights from others under the same name."""
     server: Mapping[str, Any] = field(default_factory=dict)
     """How a model behind a server is asked, as far as answers depend on it."""
     mode: str = "rank"
@@ -57,17 +59,15 @@ class Job:
 
     def command(self) -> str:
         """The command line of the run, but for how fast it goes."""
-        parts = ["python -m eval run", "--benchmark", self.benchmark, "--model", self.model]
-        if self.made_clips:
-            parts += ["--clips", str(self.made_clips)]
-        else:
-            named = ("annotations", "media", "fit", "train", "parent")
-            for name in named:
-                parts += (
-                    [f"--{name}", shlex.quote(str(path))] if (path := getattr(self, name)) else []
-                )
-        for name, value in self.server.items():
-            parts += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
+        parts = ["python -m eval run", "--benchmark", self.benchmark]
+        parts += ["--model", shlex.quote(self.model)]
+        parts += ["--clips", str(self.made_clips)] if self.made_clips else []
+        named: tuple[str, ...] = ("train", "parent")
+        named = named if self.made_clips else ("annotations", "media", "fit", *named)
+        options = {name: getattr(self, name) for name in named} | dict(self.server)
+        for name, value in options.items():
+            if value is not None:
+                parts += [f"--{name.replace('_', '-')}", shlex.quote(str(value))]
         parts += ["--mode", self.mode]
         parts += ["--probes", _listed(self.probes)] if self.probes else []
         for name in ("limit", "subset"):
@@ -107,15 +107,6 @@ class Unit:
     video_id: str
     sound_of: str | None
     questions: tuple[Question, ...]
-
-    @property
-    def name(self) -> str:
-        """For messages."""
-        return (
-            f"{self.video_id} with the sound of {self.sound_of}"
-            if self.sound_of
-            else (self.video_id)
-        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from eval.samples import (
     PROBES,
@@ -25,7 +26,12 @@ from eval.samples import (
     write_json,
 )
 
-CHUNKS, CONTROL = "chunks.jsonl", "control.jsonl"
+CHUNKS, CONTROL, LOCK = "chunks.jsonl", "control.jsonl", ".lock"
+if sys.platform == "win32":
+    fcntl = None  # nothing keeps a second process out there
+else:
+    import fcntl
+
 FILES = (SAMPLES, PROBES, CONTROL)
 
 
@@ -37,13 +43,12 @@ class Delivered:
     consumed: int = 0
     unproven: int = 0
     """Where the engine could not tell."""
+    unread: int = 0
+    """Where the file has the stream, and reading it gave nothing. Not among `there`."""
 
     def __add__(self, other: Delivered) -> Delivered:
-        return Delivered(
-            there=self.there + other.there,
-            consumed=self.consumed + other.consumed,
-            unproven=self.unproven + other.unproven,
-        )
+        sums = {name: value + getattr(other, name) for name, value in vars(self).items()}
+        return Delivered(**sums)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +91,24 @@ class Mark:
     @classmethod
     def from_line(cls, line: bytes) -> Mark:
         raw = json.loads(line)
+        if set(raw["ends"]) != set(FILES):
+            raise ValueError(f"it names the files {sorted(raw['ends'])}")
         raw["missing"] = {name: Missing(**one) for name, one in raw["missing"].items()}
         raw["sound"], raw["picture"] = Delivered(**raw["sound"]), Delivered(**raw["picture"])
         return cls(**raw)
 
 
 class Journal:
-    """A run folder that is open for writing."""
+    """A run folder that is open for writing, by one process at a time."""
 
-    def __init__(self, out: Path, marks: list[Mark]) -> None:
-        self.out, self.marks = out, marks
+    def __init__(self, out: Path, marks: list[Mark], lock: IO[bytes]) -> None:
+        self.out, self.marks, self._lock = out, marks, lock
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
 
     @classmethod
     def open(
@@ -110,15 +123,18 @@ class Journal:
                 is taken back, with all after it. None: no chunk is.
 
         Raises:
-            RunError: the folder holds answers of another setting, or cannot be written.
+            RunError: the folder holds answers of another setting, or of nobody knows what, is in
+                use, or cannot be written.
         """
         try:
             out.mkdir(parents=True, exist_ok=True)
-            if (out / CHUNKS).exists() and (out / CHUNKS).stat().st_size:
+            lock = _locked(out)
+            if (out / SETTING).exists() and _answers(out):
                 check_setting(out / SETTING, setting)
-            else:
-                write_json(out / SETTING, setting)
-            journal = cls(out, kept_marks(out, size))
+            elif _answers(out):
+                raise RunError(f"{out} holds a {SAMPLES} of no run: choose another --out")
+            write_json(out / SETTING, setting)
+            journal = cls(out, kept_marks(out, size), lock)
             journal._cut_back()
         except OSError as error:
             raise RunError(f"cannot write to {out}: {error.strerror}") from error
@@ -159,6 +175,11 @@ class Journal:
             with (other / name).open("rb") as file:
                 file.seek(starts[name])
                 lines[name] = file.read(mark.ends[name] - starts[name])
+            wanted = mark.ends[name] - starts[name]
+            if len(lines[name]) != wanted or (lines[name] and lines[name][-1:] != b"\n"):
+                raise RunError(f"{other / name} is shorter than {CHUNKS} says: copy it again")
+        if lines[SAMPLES].count(b"\n") != mark.answered:
+            raise RunError(f"{other / SAMPLES} is not what {CHUNKS} says: copy it again")
         self._append(mark, lines)
 
     def _append(self, mark: Mark, lines: Mapping[str, bytes]) -> None:
@@ -181,7 +202,7 @@ def kept_marks(out: Path, size: Callable[[str], int | None] | None) -> list[Mark
     for number, line in enumerate((out / CHUNKS).read_bytes().split(b"\n")[:-1], 1):
         try:
             mark = Mark.from_line(line)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{out / CHUNKS}, line {number} is not ours: {error!r}") from error
         if size and any(size(name) != one.size for name, one in mark.missing.items()):
             break
@@ -192,7 +213,10 @@ def kept_marks(out: Path, size: Callable[[str], int | None] | None) -> list[Mark
 def read_control(out: Path) -> list[dict[str, Any]]:
     """The rows of the controls of a finished run."""
     path = out / CONTROL
-    return [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    try:
+        return [json.loads(line) for line in path.read_bytes().splitlines()]
+    except (OSError, ValueError) as error:
+        raise RunError(f"cannot read {path}: {error}") from error
 
 
 def check_setting(known: Path, setting: Mapping[str, Any]) -> None:
@@ -204,6 +228,23 @@ def check_setting(known: Path, setting: Mapping[str, Any]) -> None:
                 f"{known.parent} holds a run with {key} {before.get(key)!r}, and this one has "
                 f"{setting.get(key)!r}; choose another --out"
             )
+
+
+def _answers(out: Path) -> bool:
+    return any((out / name).exists() and (out / name).stat().st_size for name in (SAMPLES, CHUNKS))
+
+
+def _locked(out: Path) -> IO[bytes]:
+    """The folder's lock, held until it is closed or the process ends."""
+    lock = (out / LOCK).open("ab")
+    if fcntl is None:
+        return lock
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        lock.close()
+        raise RunError(f"another process is writing to {out}: wait for it") from error
+    return lock
 
 
 def _line(mark: Mark) -> str:

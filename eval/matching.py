@@ -15,9 +15,12 @@ from dataclasses import dataclass, field
 from eval.benchmarks.base import Question
 from eval.prediction_rows import Prediction
 from eval.samples import RunError
+from instruct_data.sources.fields import short
 
 NAMED = 3
 """How many faults of each kind a message names; the rest are counted."""
+CUT = 10
+"""A wording that is cut short is still told from another by so many characters."""
 
 Id = tuple[str, "str | None"]
 
@@ -27,8 +30,9 @@ def match(
 ) -> list[Prediction | None]:
     """Return the prediction of each question, in the order of the questions.
 
-    By `row` where every prediction has one; else by place, where each names what stands there; else
-    by ids, and by the wording too where ids stand for several.
+    By `row` where every prediction has one; else by place, where there are as many predictions as
+    questions and each names what stands there; else by ids, and by the wording too where ids stand
+    for several.
 
     Args:
         predictions: in the order of their file.
@@ -36,8 +40,9 @@ def match(
         partial: whether questions without a prediction are None instead of an error.
 
     Raises:
-        RunError: a prediction fits no question, two fit the same, one could mean several, or
-            questions have none. The first of each kind are named, and all are counted.
+        RunError: a prediction fits no question, two fit the same, one could mean several, one
+            gives the wording of another question, or questions have none. The first of each kind
+            are named, and all are counted.
     """
     faults = _Faults()
     if all(one.row is not None for one in predictions):
@@ -65,6 +70,7 @@ def _by_row(
             faults.double.append(f"{one.said} after line {found[place].line}")
         else:
             found[place] = one
+            faults.compare(one, questions[place])
     return found
 
 
@@ -76,19 +82,40 @@ def _agree(one: Prediction, question: Question) -> bool:
 
 
 def _in_place(predictions: Sequence[Prediction], questions: Sequence[Question]) -> bool:
-    """Whether each prediction names the question at its own place, by ids and by any wording."""
-    if len(predictions) > len(questions):
+    """Whether each prediction names the question at its own place, by ids and by any wording.
+
+    Where there are fewer, nothing says which are left out, and a place shows nothing.
+    """
+    if len(predictions) != len(questions):
         return False
     return all(
         _key(one) == _key(question) and (one.question is None or _worded(one, question))
-        for one, question in zip(predictions, questions, strict=False)
+        for one, question in zip(predictions, questions, strict=True)
     )
 
 
 def _worded(one: Prediction, question: Question) -> bool:
     """Whether the wording is the question's own, or its template's."""
-    given = _plain(one.question or "")
-    return given == _plain(question.question) or given == _plain(question.template or "")
+    return _plain(one.question or "") in _wordings(question)
+
+
+def _contradicts(one: Prediction, question: Question) -> bool:
+    """Whether a prediction gives a wording, and neither the question's nor a cut of it.
+
+    `acoustic_guitar`, as the files fill it in, may have become two words.
+    """
+    if one.question is None or _worded(one, question):
+        return False
+    given = _plain(one.question).replace("_", " ")
+    texts = [text.replace("_", " ") for text in _wordings(question)]
+    return given not in texts and (
+        len(given) < CUT or not any(text.startswith(given) for text in texts)
+    )
+
+
+def _wordings(question: Question) -> list[str]:
+    """Its own, and its template's."""
+    return [_plain(text) for text in (question.question, question.template) if text]
 
 
 def _by_ids(
@@ -116,6 +143,7 @@ def _by_ids(
             faults.double.append(f"{one.said} after line {found[meant[-1]].line}")
         else:
             found[free] = one
+            faults.compare(one, questions[free])
     return found
 
 
@@ -140,13 +168,25 @@ class _Faults:
     unknown: list[str] = field(default_factory=list)
     double: list[str] = field(default_factory=list)
     ambiguous: list[str] = field(default_factory=list)
+    contradicted: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+
+    def compare(self, one: Prediction, question: Question) -> None:
+        """Note where the wording is that of another question."""
+        if _contradicts(one, question):
+            given, own = short(one.question), short(question.question)
+            self.contradicted.append(f"{one.said} gives {given}, the file asks {own}")
 
     def refuse(self, questions: int) -> None:
         kinds = {
             "answer no question of the file": self.unknown,
             "answer a question again": self.double,
-            "could mean several questions (give `question` or `row` too)": self.ambiguous,
+            "could mean several questions (give the question text as `question`, or `row`)": (
+                self.ambiguous
+            ),
+            "give the text of another question (another version of the file, or shifted ids)": (
+                self.contradicted
+            ),
             f"of {questions} questions have no prediction (--partial scores the rest)": (
                 self.missing
             ),

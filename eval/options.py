@@ -150,8 +150,16 @@ def add_score(commands: Subparsers[argparse.ArgumentParser]) -> None:
 
 
 def add_merge(commands: Subparsers[argparse.ArgumentParser]) -> None:
-    new = commands.add_parser("merge", help="join the shards of a run")
+    new = commands.add_parser(
+        "merge",
+        help="join the shards of a run",
+        description="Join the shards of a run. Where files lie elsewhere than they did for the "
+        "first shard, name them.",
+    )
     new.add_argument("shards", metavar="SHARD", nargs="+", type=Path, help="folders of `run`")
+    _annotations(new, required=False)
+    new.add_argument("--media", metavar="DIR", type=Path, help="holds VIDEO_ID.mp4 of each clip")
+    _known_files(new)
     new.add_argument("--out", metavar="DIR", type=Path, required=True, help="where to write")
     new.set_defaults(target="eval.merge:run")
 

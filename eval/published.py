@@ -1,4 +1,4 @@
-"""Published figures of the benchmarks, each with its source, and a run's place among them.
+"""Published figures of the benchmarks, each with its source.
 
 `published.csv` has what was published, measured and claimed, also what cannot be compared; `note`
 says why it cannot. Figures are percent of right answers overall.
@@ -34,21 +34,6 @@ class Published:
     """What keeps it from being compared with others; empty where nothing is known."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Place:
-    """A line of a leaderboard."""
-
-    method: str
-    overall: float
-    """In percent."""
-    split_or_sample: str
-    rule: str
-    source: str
-    note: str
-    own: bool
-    """Whether it is the run itself."""
-
-
 @lru_cache(maxsize=1)
 def read_published() -> tuple[Published, ...]:
     """Every figure, in the order of the file."""
@@ -72,37 +57,3 @@ def published(benchmark: str) -> list[Published]:
     """The figures of one benchmark, best first; none where none was published."""
     found = [figure for figure in read_published() if figure.benchmark == benchmark]
     return sorted(found, key=lambda figure: -figure.overall)
-
-
-def leaderboard(benchmark: str, name: str, accuracy: float) -> list[Place]:
-    """A run among the published figures, best first; before others that are equal to it.
-
-    Args:
-        benchmark: of `eval.benchmarks.BENCHMARKS`.
-        name: of the run.
-        accuracy: of its answers, 0..1. Raises ValueError for what is outside.
-    """
-    if not 0 <= accuracy <= 1:
-        raise ValueError(f"accuracy is {accuracy}, should be 0..1")
-    own = Place(
-        method=name,
-        overall=100 * accuracy,
-        split_or_sample="this run",
-        rule="canonical",
-        source="this run",
-        note="",
-        own=True,
-    )
-    others = [
-        Place(
-            method=figure.method,
-            overall=figure.overall,
-            split_or_sample=figure.split_or_sample,
-            rule=figure.rule,
-            source=figure.source,
-            note=figure.note,
-            own=False,
-        )
-        for figure in published(benchmark)
-    ]
-    return sorted([own, *others], key=lambda place: -place.overall)

@@ -16,7 +16,7 @@ from avqa_llm.labels import NO_ANSWER
 from eval.benchmarks.base import Benchmark, Question, QuestionSet
 from eval.benchmarks.family import BANDSTAND, BANDSTAND_R
 from eval.bias import bias, confusion, rephrase
-from eval.calibration import calibration
+from eval.calibration import calibration, uncalibrated
 from eval.floors import LEVELS, Floor, ordered_types
 from eval.groups import Context, masks
 from eval.modalities import Blind, modalities
@@ -78,7 +78,7 @@ def summarise(
     return {
         "benchmark": benchmark.name if benchmark else None,
         **_accuracies(samples, questions, groups, blind),
-        "not_computed": not_computed,
+        "not_computed": not_computed | uncalibrated(samples),
         **_against_floor(samples, questions, groups, blind, fit),
         "no_answer": sum(sample.label == NO_ANSWER for sample in samples),
         "relabelled": _relabelled(samples),

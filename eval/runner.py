@@ -21,10 +21,10 @@ from eval.benchmarks import read_benchmark
 from eval.benchmarks.base import QuestionSet
 from eval.control import Wording, asked_as
 from eval.engines import Engine
-from eval.finish import finish
-from eval.job import JOB, Job, plan, select
+from eval.finish import companions, finish
+from eval.job import JOB, Chunk, Job, plan, select
 from eval.journal import Done, Journal
-from eval.samples import RunError, write_json
+from eval.samples import RESULTS, RunError, write_json
 from eval.scoring import canonical
 from eval.work import FLIP, Score, Task, work
 from instruct_data.exports.media import SUFFIXES
@@ -55,15 +55,40 @@ def evaluate(
         RunError: of the folders, or where no clip could be read.
     """
     asked = read_benchmark(job.benchmark, job.annotations, parent=job.parent)
+    known = companions(job, asked)
     files = find_media(job.media)
     questions = select(asked.questions, job)
     chunks = plan(questions, job.shard)
-    journal = Journal.open(
+    mine = {question.number for chunk in chunks for u in chunk.units for question in u.questions}
+    with Journal.open(
         job.out, setting_of(job, asked), size=lambda name: _size(_file(files, name))
-    )
-    write_json(job.out / JOB, job.to_json())
+    ) as journal:
+        write_json(job.out / JOB, job.to_json())
+        tasks = _open_tasks(job, asked, chunks, files, journal)
+        if tasks:  # what stands there is about fewer answers
+            (job.out / RESULTS).unlink(missing_ok=True)
+        total = sum(chunk.size for chunk in chunks)
+        with tqdm(total=total, unit="question", desc=job.benchmark, disable=None) as bar:
+            bar.update(total - sum(task.chunk.size for task in tasks))
+            for task, answered in zip(
+                tasks, _answered(tasks, load, workers, wording, score), strict=True
+            ):
+                journal.add(answered)
+                bar.update(task.chunk.size)
+        mine_asked = [question for question in questions if question.number in mine]
+        return finish(job, asked, mine_asked, journal.marks, score, known)
+
+
+def _open_tasks(
+    job: Job,
+    asked: QuestionSet,
+    chunks: Sequence[Chunk],
+    files: dict[str, Path],
+    journal: Journal,
+) -> list[Task]:
+    """The chunks that are not answered yet."""
     done = {mark.number for mark in journal.marks}
-    tasks = [
+    return [
         Task(
             chunk=chunk,
             files=_files_of(chunk.units, files),
@@ -80,16 +105,6 @@ def evaluate(
         for chunk in chunks
         if chunk.number not in done
     ]
-    total = sum(chunk.size for chunk in chunks)
-    with tqdm(total=total, unit="question", desc=job.benchmark, disable=None) as bar:
-        bar.update(total - sum(task.chunk.size for task in tasks))
-        for task, answered in zip(
-            tasks, _answered(tasks, load, workers, wording, score), strict=True
-        ):
-            journal.add(answered)
-            bar.update(task.chunk.size)
-    mine = {question.number for chunk in chunks for u in chunk.units for question in u.questions}
-    return finish(job, asked, [q for q in questions if q.number in mine], journal.marks, score)
 
 
 def setting_of(job: Job, asked: QuestionSet) -> dict[str, Any]:
@@ -98,6 +113,7 @@ def setting_of(job: Job, asked: QuestionSet) -> dict[str, Any]:
         "benchmark": job.benchmark,
         "files": dict(asked.sha256),
         "model": job.model,
+        "weights": job.weights,
         "server": dict(job.server),
         "mode": job.mode,
         "probes": list(job.probes),

@@ -31,6 +31,8 @@ class Sample:
     type: str
     question: str
     gold: str
+    sound_of: str | None = None
+    """The clip whose sound was heard instead of the clip's own (v2)."""
     answer: str
     """The model's own text, untouched."""
     label: str
@@ -65,6 +67,8 @@ class Sample:
     def from_line(cls, line: bytes) -> Sample:
         """Read a JSON line. Raises ValueError, KeyError or TypeError if it is none of ours."""
         raw = json.loads(line)
+        if not isinstance(raw["row"], int):
+            raise TypeError(f"row is {raw['row']!r}, should be a number")
         raw["consumed"] = _consumed(raw["consumed"])
         raw["alternatives"] = tuple(Alternative(**one) for one in raw["alternatives"])
         raw["evidence"] = tuple(_evidence(one) for one in raw["evidence"])

@@ -64,6 +64,7 @@ def job_of(args: argparse.Namespace, spec: EngineSpec) -> Job:
         train=args.train,
         parent=args.parent,
         model=spec.model,
+        weights=spec.weights(),
         server=spec.asked_as() if spec.served else {},
         mode=spec.mode,
         probes=probes_of(args.probes),

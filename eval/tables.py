@@ -5,7 +5,18 @@ from __future__ import annotations
 import argparse
 
 from eval.beside import side_by_side
-from eval.figures import NAME, STATES, Results, bounds, figure, missing, percent, signed, verdict
+from eval.figures import (
+    NAME,
+    STATES,
+    Results,
+    bounds,
+    figure,
+    missing,
+    part_of,
+    percent,
+    signed,
+    verdict,
+)
 
 __all__ = ["run", "run_table", "side_by_side"]
 
@@ -34,10 +45,10 @@ def run_table(results: Results) -> str:
 
 def _setting(made: Results) -> str:
     how = [word for word in (made["engine"], made["mode"]) if word]
-    how += [word for word, key in (("muted", "mute"), ("blanked", "blank")) if made[key]]
     model = f"{made['model']} ({', '.join(how)})" if how else made["model"]
     part = f"{made['questions']} of {made['asked']}"
-    return f"{model} on {made['benchmark']}: {part} questions, {made['clips']} clips; in percent"
+    said = f"{model} on {made['benchmark']}: {part} questions, {made['clips']} clips; in percent"
+    return "; ".join([said, *part_of(made)])
 
 
 def _files(made: Results) -> list[str]:
@@ -140,7 +151,10 @@ def _wordings(results: Results) -> list[str]:
     found = results["rephrase"]
     if not found:
         return []
-    worst = ", ".join(f"{percent(share)} of {k}" for k, share in found["worst_of_k"].items())
+    worst = ", ".join(
+        f"{percent(share['accuracy'] if isinstance(share, dict) else share)} of {k}"
+        for k, share in found["worst_of_k"].items()
+    )
     return [
         f"Wordings: {found['questions']} questions in {found['wordings']:.1f} wordings each",
         f"  all right {figure(found['all_right'])}, answer flips {figure(found['flip_rate'])}",
@@ -165,7 +179,7 @@ def _modalities(results: Results) -> list[str]:
 def _probes(results: Results) -> list[str]:
     if not results["probes"]:
         return []
-    columns = ("asked", "before", "after", "steady", "faithful", "stubborn", "left out")
+    columns = ("asked", "before", "after", "steady", "faithful", "stubborn", "silent", "left out")
     lines = [f"{'Probes':<20}" + "".join(f"{column:>10}" for column in columns)]
     for name, found in results["probes"].items():
         after, stay, change = found["accuracy"], found["should_stay"], found["should_change"]
@@ -176,14 +190,21 @@ def _probes(results: Results) -> list[str]:
             _share(stay, "steady"),
             _share(change, "faithful"),
             _share(change, "stubborn"),
+            _share(_together(stay, change), "silent"),
             str(sum(found["left_out"].values())),
         )
         lines.append(f"{name:<20}" + "".join(f"{cell:>10}" for cell in cells))
     return [
         *lines,
-        "steady: of the answers that should stay; faithful, stubborn: of those that should change",
+        "steady: of the answers that should stay; faithful, stubborn: of those that should change;",
+        "silent: of both, no answer before and after",
     ]
 
 
 def _share(counts: Results | None, name: str) -> str:
-    return percent(counts[name] / counts["n"]) if counts and counts["n"] else "-"
+    return percent(counts.get(name, 0) / counts["n"]) if counts and counts["n"] else "-"
+
+
+def _together(*parts: Results | None) -> Results:
+    """Counts of both; older results have no `silent`."""
+    return {name: sum((part or {}).get(name, 0) for part in parts) for name in ("n", "silent")}

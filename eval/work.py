@@ -10,7 +10,7 @@ from pathlib import Path
 
 from avqa_llm.answer import Answer
 from avqa_llm.errors import MediaError
-from avqa_llm.media import Clip
+from avqa_llm.media import Clip, probe
 from eval.benchmarks.base import Question
 from eval.control import Wording, asked_as, controls
 from eval.engines import Asked, Engine
@@ -39,11 +39,20 @@ class Task:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unread:
+    """Which streams a file has of which the engine's own reading gave nothing."""
+
+    sound: bool
+    picture: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shown:
     """A clip that could be read, and what is asked of it."""
 
     clip: Clip
     questions: tuple[Question, ...]
+    unread: Unread
 
 
 def work(task: Task, engine: Engine, *, score: Score, wording: Wording = asked_as) -> Done:
@@ -56,9 +65,9 @@ def work(task: Task, engine: Engine, *, score: Score, wording: Wording = asked_a
     rows = [(n, question) for n, one in enumerate(shown) for question in one.questions]
     answers = ask(engine, clips, rows, evidence=task.evidence, wording=wording)
     seconds = (time.perf_counter() - started) / len(rows)
-    said = [(clips[n], question, a) for (n, question), a in zip(rows, answers, strict=True)]
-    for clip, _, answer in said:
-        _refuse_impossible(clip, answer)
+    said = [(shown[n], question, a) for (n, question), a in zip(rows, answers, strict=True)]
+    for one, _, answer in said:
+        _refuse_impossible(one.clip, answer)
     probes, left_out = _probe(task, engine, shown, score)
     return Done(
         number=task.chunk.number,
@@ -74,8 +83,8 @@ def work(task: Task, engine: Engine, *, score: Score, wording: Wording = asked_a
         ),
         left_out=left_out,
         missing=missing,
-        sound=_delivered([(clip.has_sound, answer) for clip, _, answer in said], "sound"),
-        picture=_delivered([(clip.has_picture, answer) for clip, _, answer in said], "picture"),
+        sound=_delivered([(one, answer) for one, _, answer in said], "sound"),
+        picture=_delivered([(one, answer) for one, _, answer in said], "picture"),
     )
 
 
@@ -87,31 +96,41 @@ def _read(task: Task, engine: Engine) -> tuple[list[Shown], dict[str, Missing]]:
     missing: dict[str, Missing] = {}
     for unit in task.chunk.units:
         needed = [unit.video_id, *([unit.sound_of] if unit.sound_of else [])]
-        absent = [name for name in needed if name not in task.files]
-        for name in absent:
-            missing[name] = Missing(why="there is no such file", size=None)
-        if absent:
+        read = {name: _file(name, task, engine) for name in needed}
+        missing |= {name: one for name, one in read.items() if isinstance(one, Missing)}
+        clips = [one for one in read.values() if not isinstance(one, Missing)]
+        if len(clips) < len(needed):
             continue
-        try:
-            clip = _clip(unit, task, engine)
-        except MediaError as error:
-            name, size = unit.video_id, task.files[unit.video_id].stat().st_size
-            missing[name] = Missing(why=str(error), size=size)
-            continue
-        clip = clip.muted() if task.mute else clip
-        clip = clip.blanked() if task.blank else clip
-        shown.append(Shown(clip=clip, questions=unit.questions))
+        clip = _as_shown(unit, task, clips[0], clips[-1])
+        shown.append(
+            Shown(
+                clip=clip,
+                questions=unit.questions,
+                unread=Unread(
+                    sound=not (clip.has_sound or task.mute)
+                    and probe(task.files[needed[-1]]).sound is not None,
+                    picture=not (clip.has_picture or task.blank)
+                    and probe(task.files[unit.video_id]).picture is not None,
+                ),
+            )
+        )
     return shown, missing
 
 
-def _clip(unit: Unit, task: Task, engine: Engine) -> Clip:
-    """The clip as it is shown: v2 mirrors some pictures, and lays other sounds under some."""
-    path = task.files[unit.video_id]
-    clip = engine.read(path)
-    if unit.video_id.endswith(FLIP) and path.stem != unit.video_id:
+def _file(name: str, task: Task, engine: Engine) -> Clip | Missing:
+    if name not in task.files:
+        return Missing(why="there is no such file", size=None)
+    try:
+        return engine.read(task.files[name])
+    except MediaError as error:
+        return Missing(why=str(error), size=task.files[name].stat().st_size)
+
+
+def _as_shown(unit: Unit, task: Task, clip: Clip, other: Clip) -> Clip:
+    """v2 mirrors some pictures, and lays another clip's sound under some."""
+    if unit.video_id.endswith(FLIP) and task.files[unit.video_id].stem != unit.video_id:
         clip = replace(clip, frames_THWC=clip.frames_THWC[:, :, ::-1].copy())
     if unit.sound_of:
-        other = engine.read(task.files[unit.sound_of])
         clip = replace(
             clip,
             sound_CS=other.sound_CS,
@@ -120,7 +139,8 @@ def _clip(unit: Unit, task: Task, engine: Engine) -> Clip:
             duration_s=max(clip.picture_span_s[1], other.sound_span_s[1]),
             notes=(*clip.notes, f"with the sound of {unit.sound_of}"),
         )
-    return clip
+    clip = clip.muted() if task.mute else clip
+    return clip.blanked() if task.blank else clip
 
 
 # -- asking ----------------------------------------------------------------------------------
@@ -162,6 +182,7 @@ def _sample(question: Question, answer: Answer, score: Score, seconds: float) ->
         type=question.type,
         question=question.question,
         gold=question.gold,
+        sound_of=question.sound_of,
         answer=answer.answer,
         label=score(answer.answer, question),
         engine_label=answer.label,
@@ -180,12 +201,13 @@ def _chance(answer: Answer) -> float | None:
     return round(min(max(float(answer.probability), 0.0), 1.0), 4)
 
 
-def _delivered(rows: Sequence[tuple[bool, Answer]], modality: str) -> Delivered:
-    there = [answer.consumed for has, answer in rows if has]
+def _delivered(rows: Sequence[tuple[Shown, Answer]], modality: str) -> Delivered:
+    there = [a.consumed for one, a in rows if getattr(one.clip, f"has_{modality}")]
     return Delivered(
         there=len(there),
         consumed=sum(used is not None and getattr(used, modality) for used in there),
         unproven=sum(used is None for used in there),
+        unread=sum(getattr(one.unread, modality) for one, _ in rows),
     )
 
 

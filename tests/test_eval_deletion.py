@@ -16,7 +16,8 @@ from avqa_llm.encoders import Tokens
 from avqa_llm.engine import LocalEngine
 from avqa_llm.model import ClipTokens
 from eval.__main__ import main
-from eval.deletion import _falls, _moved, check_evidence
+from eval.deletion import Deletion, _falls, _moved, check_evidence
+from eval.statistics import clustered_mean
 from tests.media_files import Picture, Sound, at_rate, make_media
 from tests.model_parts import small_model
 
@@ -140,6 +141,34 @@ def test_the_command_checks_real_files_with_a_real_model(
     for figures in found.values():
         gap = figures["cited"]["value"] - figures["elsewhere"]["value"]
         assert figures["difference"]["value"] == pytest.approx(gap, abs=1e-6)
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("it was computed")
+
+    monkeypatch.setattr("eval.deletion.check_evidence", never)
+    given = ["--annotations", str(tmp_path / "q.json"), "--media", str(tmp_path), "--out"]
+    for out, why in ((tmp_path, "is a folder"), (tmp_path / "no" / "e.json", "there is no folder")):
+        assert main(["evidence", *given, str(out)]) == 2
+        said = capsys.readouterr().err
+        assert why in said and said.count("\n") == 1
+
+
+def test_figures_of_one_video_are_written_without_bounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = clustered_mean(np.array([0.5, 0.25]), ["a", "a"])
+    found = {"sound": Deletion(cited=one, elsewhere=one, difference=one)}
+    monkeypatch.setattr("eval.deletion.check_evidence", lambda *_, **__: found)
+    out = tmp_path / "e.json"
+    given = ["--annotations", str(tmp_path / "q.json"), "--media", str(tmp_path)]
+    assert main(["evidence", *given, "--out", str(out)]) == 0
+    cited = json.loads(out.read_text(), parse_constant=pytest.fail)["sound"]["cited"]
+    assert (cited["value"], cited["low"], cited["n"]) == (0.375, None, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["e.json"]
 
 
 def test_a_folder_without_the_clips_is_named(tmp_path: Path, monkeypatch) -> None:

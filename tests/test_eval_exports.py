@@ -232,7 +232,10 @@ def test_questions_that_nobody_may_pass_on_are_not_exported(
     assert not (tmp_path / "out").exists()
     export_hf(asked, media, tmp_path / "out", private=True)
     assert "**Do not pass this on:**" in card_of(tmp_path / "out")[1]
-    export_lmms(asked, media, tmp_path / "task")
+    with pytest.raises(RunError, match="is not exported: .* --private"):
+        export_lmms(asked, media, tmp_path / "task")
+    assert not (tmp_path / "task").exists()
+    export_lmms(asked, media, tmp_path / "task", private=True)
     assert "**For your own use only:**" in (tmp_path / "task/README.md").read_text()
 
 
@@ -270,9 +273,43 @@ def test_nothing_is_overwritten_and_nothing_half_stays(
         raise OSError("disk full")
 
     monkeypatch.setattr(f"{export.__module__}.write_rows", full)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match="cannot export to .*half: disk full"):
         export(asked_of([question(1)]), media, tmp_path / "half")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["media", "out"]
+
+
+def test_a_folder_beside_is_left_alone_and_the_modes_are_those_of_any_folder(
+    media: Path, tmp_path: Path
+) -> None:
+    kept = tmp_path / "out.writing" / "mine.txt"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    export_hf(asked_of([question(1)]), media, tmp_path / "out")
+    assert kept.read_text() == "mine"
+    assert (tmp_path / "out").stat().st_mode == kept.parent.stat().st_mode
+    with pytest.raises(RunError, match="cannot export to") as error:
+        export_hf(asked_of([question(1)]), media, kept / "out")
+    assert "\n" not in str(error.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["media", "out", "out.writing"]
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "copied", "message"),
+    [("music-avqa", True, "--copy-media is for"), ("fortisavqa", False, "is not exported")],
+)
+def test_the_command_refuses_what_a_task_cannot_hold(
+    benchmark: str, copied: bool, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "eval.exports.read_benchmark", lambda name, _: asked_of([question(1)], name)
+    )
+    args = argparse.Namespace(
+        to="lmms-eval", benchmark=benchmark, annotations=None, media=tmp_path / "media"
+    )
+    vars(args).update(out=tmp_path / "out", copy_media=copied, private=False)
+    with pytest.raises(RunError, match=message):
+        run(args)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(("to", "made"), [("lmms-eval", "utils.py"), ("huggingface", "data")])

@@ -13,6 +13,8 @@ from avqa_llm.errors import AnnotationError
 from eval.benchmarks import read_benchmark
 from eval.benchmarks.base import Question
 from eval.floors import LEVELS, fit_floor, floor_table, ordered_types, run, score_floor
+from eval.samples import RunError
+from tests.question_files import V1, write
 
 DATA = Path(os.environ.get("AVQA_TEST_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
 LOUDER = "Is the <Object> louder than the <Object>?"
@@ -102,6 +104,25 @@ def test_the_printed_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == table
     with pytest.raises(AnnotationError, match="music-avqa-v2"):
         floor_table(test, val, "music-avqa-v2")
+
+
+def test_what_only_a_benchmark_can_read_is_refused_without_one(tmp_path: Path) -> None:
+    file = write(tmp_path / "v1.json", V1)
+    with pytest.raises(RunError, match="--parent needs --benchmark music-avqa-r or fortisavqa"):
+        floor_table(file, file, parent=file)
+    for test, fit in ((tmp_path, file), (file, tmp_path)):
+        with pytest.raises(RunError, match="is a folder: .* --benchmark"):
+            floor_table(test, fit)
+
+
+def test_a_floor_fitted_on_its_own_questions_says_so(tmp_path: Path) -> None:
+    file = write(tmp_path / "v1.json", V1)
+    copy = write(tmp_path / "copy.json", V1)
+    other = write(tmp_path / "other.json", V1, V1)
+    line = "fitted on the very questions that it is scored on: not a floor"
+    assert line in floor_table(file, copy).splitlines()
+    assert line in floor_table(file, file, "music-avqa").splitlines()
+    assert line not in floor_table(file, other)
 
 
 def test_of_equally_frequent_answers_the_first_in_the_file_wins() -> None:

@@ -123,6 +123,22 @@ def test_one_that_claims_to_have_heard_is_caught_too(world: Path, tmp_path: Path
     assert not results["integrity"]["valid"]
 
 
+def test_one_that_loses_the_sound_in_reading_is_caught(world: Path, tmp_path: Path) -> None:
+    class Losing(Scripted):
+        def read(self, path: Path) -> Clip:
+            clip = super().read(path)
+            return clip.muted() if int(path.stem) % 2 else clip
+
+    check = evaluate(job(world, tmp_path), Losing)["integrity"]["checks"]["sound delivered"]
+    assert check["state"] == "fail" and "SOUND LOST IN READING" in check["says"]
+
+
+def test_a_few_questions_prove_no_innocence(world: Path, tmp_path: Path) -> None:
+    results = evaluate(job(world, tmp_path, limit=2), Reader, wording=leaking)
+    assert states(results)["no gold leak"] == "unproven"
+    assert states(results)["empty media at the floor"] == "unproven"
+
+
 def test_an_engine_that_cannot_prove_it_is_unproven(world: Path, tmp_path: Path) -> None:
     class Silent(Scripted):
         def say(self, clip: Clip, question: str) -> Answer:

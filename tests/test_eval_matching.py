@@ -45,7 +45,21 @@ def test_several_wordings_of_one_id_are_matched_by_place() -> None:
     assert lines(match(given, REWORDED)) == [1, 2, 3, 4]
     given = [said(1, "a", "1"), said(2, "a", 1), said(3, "b", 2), said(4, "b", 2)]
     assert lines(match(given, REWORDED)) == [1, 2, 3, 4]  # "1" is 1
-    assert lines(match(given[:3], REWORDED, partial=True)) == [1, 2, 3, None]
+    assert lines(match(given, REWORDED, partial=True)) == [1, 2, 3, 4]
+
+
+def test_a_part_is_never_matched_by_place() -> None:
+    """The first rows may be of any wordings: by place, one is scored as another."""
+    given = [said(n, one.video_id, one.question_id) for n, one in enumerate(REWORDED[:3], 1)]
+    with pytest.raises(RunError, match="3 could mean several.*give the question text.*line 1"):
+        match(given, REWORDED, partial=True)
+    given = [
+        said(n, one.video_id, one.question_id, question=one.question)
+        for n, one in enumerate(REWORDED[1:], 1)
+    ]
+    assert lines(match(given, REWORDED, partial=True)) == [None, 1, 2, 3]
+    single = [asked(n, "v", n, "How?") for n in range(1, 5)]
+    assert lines(match([said(1, "v", 1), said(2, "v", 2)], single, partial=True))[:2] == [1, 2]
 
 
 def test_several_wordings_in_another_order_are_matched_by_wording() -> None:
@@ -113,9 +127,35 @@ def test_rows_without_ids_are_told_by_wording() -> None:
 
 
 def test_an_id_that_is_unique_needs_no_wording() -> None:
-    single = [asked(1, "a", 1, "Is it a violin?"), asked(2, "a", 2, "Is it a drum?")]
-    given = [said(1, "a", 2, question="Is it a <Object>?"), said(2, "a", 1, question="cut of")]
+    template = "Is it a <Object>?"
+    single = [
+        asked(1, "a", 1, "Is it a violin?", template=template),
+        asked(2, "a", 2, "Is it a drum?", template=template),
+    ]
+    given = [said(1, "a", 2, question="is it a <object>"), said(2, "a", 1, question="Is it a vio")]
     assert lines(match(given, single)) == [2, 1]
+    guitar = [asked(1, "a", 1, "Is the acoustic_guitar heard?")]
+    assert lines(match([said(1, "a", 1, question="Is the acoustic guitar heard")], guitar)) == [1]
+
+
+@pytest.mark.parametrize("by_row", [False, True])
+def test_the_text_of_another_question_is_refused(by_row: bool) -> None:
+    """Another version of the file, or ids that are shifted by one."""
+    texts = ["Is it a violin?", "Is it a drum?", "Where is it?", "How many are there?", "Who?"]
+    single = [asked(n, "a", n, text) for n, text in enumerate(texts, 1)]
+    shifted = [
+        said(n, "a", n, question=text, row=n if by_row else None)
+        for n, text in enumerate([*texts[1:], texts[0]], 1)
+    ]
+    with pytest.raises(RunError) as error:
+        match(shifted, single)
+    text = str(error.value)
+    assert "5 give the text of another question (another version of the file, or shifted" in text
+    assert "question 1 gives 'Is it a drum?', the file asks 'Is it a violin?'" in text
+    assert text.endswith("and 2 more") and "\n" not in text and "no prediction" not in text
+    row = 1 if by_row else None
+    with pytest.raises(RunError, match="1 give the text.*gives 'Is it'"):  # too short to tell
+        match([said(1, "a", 1, question="Is it", row=row)], single, partial=True)
 
 
 def test_what_is_missing_unknown_or_double_is_named_and_counted() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from eval.benchmarks import read_benchmark
 from instruct_data.templates import TEMPLATES
 from tests.question_files import V1, R, data, r, refused, said, write, write_r
@@ -37,6 +39,18 @@ def test_headtail_alone_says_nothing(tmp_path: Path) -> None:
     assert "avqa-test-head.json, which does, is not beside it" in refused("music-avqa-r", path)
     path = write(tmp_path / "avqa-test.json", R)
     assert "name should tell which rows it holds" in refused("music-avqa-r", path)
+
+
+@pytest.mark.parametrize("name", ["details.json", "retail-questions.json", "head-tail.json"])
+def test_part_of_a_word_in_the_name_says_nothing(name: str, tmp_path: Path) -> None:
+    message = refused("music-avqa-r", write(tmp_path / name, R))
+    assert "name should tell which rows it holds" in message
+
+
+@pytest.mark.parametrize("name", ["head.json", "r_head.v2.json", "retail-head.json"])
+def test_a_word_of_the_name_says_which_rows_it_holds(name: str, tmp_path: Path) -> None:
+    asked = read_benchmark("music-avqa-r", write(tmp_path / name, R))
+    assert [one.subset for one in asked.questions] == ["head"]
 
 
 def test_a_folder_without_headtail_is_head_and_tail_numbered_on(tmp_path: Path) -> None:

@@ -46,8 +46,14 @@ def test_what_should_stay_is_steady_or_flighty_right_or_wrong() -> None:
     before = by_row(was(1, "yes", "yes"), was(2, "yes", "no"), was(3, "yes", "no"))
     probed = [after(1, "yes", "yes"), after(2, "yes", "no"), after(3, "yes", "yes")]
     entry = rate(MIRROR, probed, before, {})
-    assert entry["should_stay"] == {"n": 3, "steady": 2, "flighty": 1}
-    assert entry["should_change"] == {"n": 0, "faithful": 0, "stubborn": 0, "flighty": 0}
+    assert entry["should_stay"] == {"n": 3, "steady": 2, "flighty": 1, "silent": 0}
+    assert entry["should_change"] == {
+        "n": 0,
+        "faithful": 0,
+        "stubborn": 0,
+        "flighty": 0,
+        "silent": 0,
+    }
     assert entry["accuracy"]["accuracy"] == pytest.approx(2 / 3)
     assert entry["before"] == pytest.approx(1 / 3)
 
@@ -60,21 +66,28 @@ def test_what_should_change_is_faithful_stubborn_or_flighty() -> None:
         was(4, "left", "right"),  # was wrong, and stays what is now right
         was(5, "left", "middle"),  # was wrong, and stays wrong
         was(6, "left", "left"),  # falls silent
+        was(7, "left", "no_answer"),  # says nothing, before and after
     )
-    labels = ("right", "left", "middle", "right", "middle", "no_answer")
+    labels = ("right", "left", "middle", "right", "middle", "no_answer", "no_answer")
     probed = [after(row, "right", label) for row, label in enumerate(labels, 1)]
     entry = rate(MIRROR, probed, before, {})
-    assert entry["should_change"] == {"n": 6, "faithful": 2, "stubborn": 2, "flighty": 2}
+    assert entry["should_change"] == {
+        "n": 7,
+        "faithful": 1,
+        "stubborn": 3,
+        "flighty": 2,
+        "silent": 1,
+    }
     assert entry["should_stay"]["n"] == 0
     assert entry["accuracy"] | {"low": 0, "high": 0} == {
-        "accuracy": pytest.approx(2 / 6),
+        "accuracy": pytest.approx(2 / 7),
         "low": 0,
         "high": 0,
-        "n": 6,
+        "n": 7,
         "videos": 3,
     }
-    assert entry["accuracy"]["low"] <= 2 / 6 <= entry["accuracy"]["high"]
-    assert entry["before"] == pytest.approx(4 / 6)
+    assert entry["accuracy"]["low"] <= 2 / 7 <= entry["accuracy"]["high"]
+    assert entry["before"] == pytest.approx(4 / 7)
 
 
 def test_where_nothing_can_be_known_only_the_same_answer_counts() -> None:
@@ -89,7 +102,7 @@ def test_where_nothing_can_be_known_only_the_same_answer_counts() -> None:
     entry = rate(MUTE, probed, before, {"the clip has no sound": 3})
     assert entry["unknown"] == {"n": 3, "same_answer": 1}
     assert entry["n"] == 4 and entry["accuracy"]["n"] == 1
-    assert entry["should_stay"] == {"n": 1, "steady": 1, "flighty": 0}
+    assert entry["should_stay"] == {"n": 1, "steady": 1, "flighty": 0, "silent": 0}
     assert entry["left_out"] == {"the clip has no sound": 3}
 
 

@@ -1,4 +1,4 @@
-"""Published figures: the table can be read, names its sources, and takes a run in."""
+"""Published figures: the table can be read, and names its sources."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import csv
 import pytest
 
 from eval.benchmarks import BENCHMARKS
-from eval.published import FILE, leaderboard, published, read_published
+from eval.published import FILE, published, read_published
 from eval.scoring import PUBLISHED
 
 FIGURES = read_published()
@@ -86,24 +86,3 @@ def test_figures_that_cannot_be_compared_say_why() -> None:
             or one.method.startswith("claim")
         )
         assert one.note or not incomparable, one
-
-
-def test_a_run_among_the_published_figures() -> None:
-    board = leaderboard("music-avqa", "mine", 0.7152)
-    assert len(board) == len(published("music-avqa")) + 1
-    assert [place.overall for place in board] == sorted(
-        (place.overall for place in board), reverse=True
-    )
-    at = next(n for n, place in enumerate(board) if place.own)
-    assert (board[at].method, board[at].overall) == ("mine", pytest.approx(71.52))
-    assert board[at - 1].overall > 71.52 >= board[at + 1].overall
-    assert sum(place.own for place in board) == 1
-
-
-def test_a_benchmark_without_published_figures_has_the_run_alone() -> None:
-    assert [place.method for place in leaderboard("bandstand", "mine", 0.5)] == ["mine"]
-
-
-def test_an_accuracy_in_percent_is_refused() -> None:
-    with pytest.raises(ValueError, match="71.52"):
-        leaderboard("music-avqa", "mine", 71.52)

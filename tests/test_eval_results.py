@@ -132,6 +132,9 @@ def test_without_a_floor_its_figures_are_null(
     for name in ("floor", "gain_over_floor", "gain_interval", "calibration", "relabelled"):
         assert found[name] is None
     assert found["templates"][HEARD]["floor"] is None
+    some = scored([*unlabelled[:3], *samples[3:]], questions)
+    assert some["calibration"] is None
+    assert some["not_computed"]["calibration"] == "3 of 8 answers have no probability"
     assert set(found["not_computed"]) == {
         "Audio-Visual",
         "video-disjoint",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from avqa_llm.answer import Answer
+from avqa_llm.errors import AnnotationError
 from avqa_llm.media import Clip
 from eval import job as jobs
 from eval.__main__ import main
@@ -67,6 +68,7 @@ def test_a_run_asks_every_question_once_and_writes_down_every_answer(
         "type": "Audio Counting",
         "question": QUESTIONS[0][1],
         "gold": "one",
+        "sound_of": None,
         "answer": "The answer is one.",
         "label": "one",
         "engine_label": "one",
@@ -187,8 +189,18 @@ def test_shards_merge_to_the_whole_run(world: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="fewer than 9 shards"):
         evaluate(job(world, tmp_path / "9", shard=(1, 9)), never)
     evaluate(job(world, tmp_path / "other", shard=(2, 2)), Scripted)
-    with pytest.raises(RunError, match="not one run"):
+    with pytest.raises(RunError, match=r"probes \[\], and this one has \['blank'\]"):
         merge([parts[0], tmp_path / "other"], tmp_path / "mixed")
+    with pytest.raises(AnnotationError, match="cannot read"):
+        merge(parts, tmp_path / "moved", annotations=tmp_path / "absent.json")
+    reworded = tmp_path / "test.json"
+    reworded.write_text((world / "test.json").read_text().replace("voiceover", "voice over"))
+    with pytest.raises(RunError, match="files"):
+        merge(parts, tmp_path / "reworded", annotations=reworded)
+    text = (parts[1] / SAMPLES).read_bytes()
+    (parts[1] / SAMPLES).write_bytes(text[: len(text) // 2])
+    with pytest.raises(RunError, match="copy it again"):
+        merge(parts, tmp_path / "damaged")
 
 
 def test_two_workers_write_what_one_writes(world: Path, tmp_path: Path) -> None:
@@ -256,8 +268,72 @@ def test_probes_are_asked_about_each_question(world: Path, tmp_path: Path) -> No
     probes = read_probes(tmp_path)
     assert {probe.probe for probe in probes} == {"mute", "mirror"}
     muted = results["probes"]["mute"]
-    assert muted["should_stay"] == {"n": CLIPS, "steady": CLIPS, "flighty": 0}
+    assert muted["should_stay"] == {
+        "n": CLIPS,
+        "steady": CLIPS,
+        "flighty": 0,
+        "silent": 0,
+    }
     assert muted["unknown"]["n"] == 2 * CLIPS
+
+
+def test_a_folder_is_used_by_one_process_and_never_taken_over(world: Path, tmp_path: Path) -> None:
+    class Second(Scripted):
+        """Starts another run on the same folder while this one answers."""
+
+        def answer(self, *args: Any, **options: Any) -> list[Answer]:
+            with pytest.raises(RunError, match="another process is writing"):
+                evaluate(job(world, tmp_path / "run"), never)
+            return super().answer(*args, **options)
+
+    assert evaluate(job(world, tmp_path / "run"), Second)["overall"]["n"] == 3 * CLIPS
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / SAMPLES).write_text("my own notes\n")
+    with pytest.raises(RunError, match="of no run"):
+        evaluate(job(world, tmp_path / "own"), never)
+    assert (tmp_path / "own" / SAMPLES).read_text() == "my own notes\n"
+
+
+def test_old_results_do_not_outlive_their_answers(world: Path, tmp_path: Path) -> None:
+    media = tmp_path / "media"
+    media.mkdir()
+    for clip in range(1, CLIPS):
+        (media / f"{name(clip)}.mp4").write_bytes((world / f"{name(clip)}.mp4").read_bytes())
+    evaluate(job(world, tmp_path / "out", media=media), Scripted)
+    (media / f"{name(0)}.mp4").write_bytes((world / f"{name(0)}.mp4").read_bytes())
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(job(world, tmp_path / "out", media=media), lambda: Scripted(dies_at=name(4)))
+    assert not (tmp_path / "out" / RESULTS).exists()
+
+
+def test_files_beside_are_read_before_anything_is_answered(world: Path, tmp_path: Path) -> None:
+    for option in ("fit", "train"):
+        with pytest.raises(AnnotationError, match="absent"):
+            evaluate(job(world, tmp_path / "out", **{option: tmp_path / "absent.json"}), never)
+
+
+def test_a_broken_sound_is_charged_to_its_own_file(world: Path, tmp_path: Path) -> None:
+    rows = json.loads((world / "test.json").read_text())[:2]
+    rows[1] |= {"unmatch_audio": name(5)}
+    questions = tmp_path / "v2.json"
+    questions.write_text(json.dumps(rows))
+    media = tmp_path / "media"
+    media.mkdir()
+    for clip in (0, 1):
+        (media / f"{name(clip)}.mp4").write_bytes((world / f"{name(clip)}.mp4").read_bytes())
+    (media / f"{name(5)}.mp4").write_text("no clip")
+    mine = job(
+        world,
+        tmp_path / "out",
+        benchmark="music-avqa-v2",
+        annotations=questions,
+        fit=questions,
+        media=media,
+    )
+    assert list(evaluate(mine, Scripted)["provenance"]["missing_clips"]) == [name(5)]
+    (media / f"{name(5)}.mp4").write_bytes((world / f"{name(5)}.mp4").read_bytes())
+    again = evaluate(mine, Scripted)
+    assert again["provenance"]["missing_clips"] == {} and again["overall"]["n"] == 2
 
 
 def test_damaged_answers_are_named(world: Path, tmp_path: Path) -> None:

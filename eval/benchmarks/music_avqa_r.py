@@ -6,6 +6,7 @@ rule that they document does not reproduce them.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +39,8 @@ Key = tuple[str, "int | str | None", str, str]
 HEAD, TAIL, BOTH = "head", "tail", "headtail"
 NAME = "avqa-test-{}.json"
 """Of the authors' files, with head, tail or headtail in its place."""
+_WORD = re.compile(rf"(?<![^-_.])({BOTH}|{HEAD}|{TAIL})(?![^-_.])")
+"""One of the three as a word of a file's name: `details` and `retail` say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,9 +127,9 @@ def read_parts(path: Path, read_one: Callable[[Path], Annotations]) -> Parts:
 
 def _part(path: Path) -> str:
     """Which of the three a file is, which its name alone tells."""
-    parts = [part for part in (BOTH, HEAD, TAIL) if part in path.name]
-    if parts[:1] == [BOTH] or len(parts) == 1:
-        return parts[0]
+    parts = set(_WORD.findall(path.stem))
+    if len(parts) == 1:
+        return str(parts.pop())
     raise AnnotationError(
         f"{path}: the file's name should tell which rows it holds: {HEAD}, {TAIL} or {BOTH}, as in "
         f"{NAME.format(HEAD)}. Give it the name that its authors gave it"
@@ -160,7 +163,7 @@ def _joined(folder: Path, head: Path, tail: Path, read_one: Callable[[Path], Ann
 def _both(path: Path, read_one: Callable[[Path], Annotations]) -> Parts:
     """All rows; which are head and which are tail is looked up in the files beside."""
     annotations = read_one(path)
-    beside = [path.with_name(path.name.replace(BOTH, part)) for part in SUBSETS]
+    beside = [path.with_name(_WORD.sub(part, path.stem) + path.suffix) for part in SUBSETS]
     for one in beside:
         if not one.is_file():
             raise AnnotationError(

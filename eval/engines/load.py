@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,6 +12,8 @@ from eval.samples import RunError
 
 SERVER = "openai:"
 MODES = ("rank", "generate")
+ENDS = 1 << 24
+"""Bytes at either end of a file that its fingerprint reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +31,26 @@ class EngineSpec:
     def served(self) -> bool:
         """Whether a server answers: then one process asks it, several questions at once."""
         return self.model.startswith(SERVER)
+
+    def weights(self) -> str:
+        """A fingerprint of a model's files: of the large ones, size, start and end count.
+
+        Empty for a model behind a server, which does not tell. Raises CheckpointError where
+        there is no such model.
+        """
+        if self.served:
+            return ""
+        from avqa_llm.presets import find_model
+
+        folder, digest = find_model(self.model), hashlib.sha256()
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            size = path.stat().st_size
+            digest.update(f"{path.relative_to(folder)} {size}\n".encode())
+            with path.open("rb") as file:
+                digest.update(file.read(ENDS))
+                file.seek(max(0, size - ENDS))
+                digest.update(file.read(ENDS))
+        return digest.hexdigest()[:16]
 
     def asked_as(self) -> dict[str, Any]:
         """What a server's answers depend on; not how fast, or with which key, it is asked."""

@@ -9,13 +9,19 @@ from eval.benchmarks import read_benchmark
 from eval.exports.hf import export_hf
 from eval.exports.lmms_eval import export_lmms, task_name
 from eval.exports.rows import TEST
+from eval.samples import RunError
 
 
 def run(args: argparse.Namespace) -> None:
     """Carry out `python -m eval export`."""
+    if args.to == "lmms-eval" and args.copy_media:
+        raise RunError(
+            "--copy-media is for --to huggingface: a task of lmms-eval reads the clips where they "
+            "are, in --media or in the folder that AVQA_MEDIA names; leave it out"
+        )
     asked = read_benchmark(args.benchmark, args.annotations)
     if args.to == "lmms-eval":
-        export_lmms(asked, args.media, args.out)
+        export_lmms(asked, args.media, args.out, private=args.private)
     else:
         export_hf(asked, args.media, args.out, copy_media=args.copy_media, private=args.private)
     with (args.out / TEST).open(encoding="utf-8") as file:

@@ -53,8 +53,7 @@ def export_hf(
         RunError: the set may not be passed on, the folder is there already, or there is no
             media file for any question.
     """
-    if asked.benchmark in NEVER and not private:
-        raise RunError(f"{asked.benchmark} is not exported: {NEVER[asked.benchmark]}")
+    refuse_public(asked, private=private)
     with whole_folder(out) as aside:
         rows = rows_of(asked, media)
         if copy_media:
@@ -65,6 +64,15 @@ def export_hf(
         card = _card(asked, rows, copied=copy_media)
         (aside / "README.md").write_text(card, encoding="utf-8")
     return files_below(out)
+
+
+def refuse_public(asked: QuestionSet, *, private: bool) -> None:
+    """Raise RunError for a set that may not be passed on, unless it stays where it is written."""
+    if asked.benchmark in NEVER and not private:
+        raise RunError(
+            f"{asked.benchmark} is not exported: {NEVER[asked.benchmark]} For yourself alone: "
+            "--private"
+        )
 
 
 def _placed(row: dict[str, Any], *, copied: bool) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.base import QuestionSet
-from eval.exports.hf import NEVER
+from eval.exports.hf import NEVER, refuse_public
 from eval.exports.rows import TEST, Rows, files_below, rows_of, whole_folder, write_rows
 
 HERE = Path(__file__).resolve().parent
@@ -33,14 +33,16 @@ def task_name(benchmark: str) -> str:
     return f"avqa_{benchmark.replace('-', '_')}"
 
 
-def export_lmms(asked: QuestionSet, media: Path, out: Path) -> list[Path]:
-    """Write the folder, and return its files.
+def export_lmms(asked: QuestionSet, media: Path, out: Path, *, private: bool = False) -> list[Path]:
+    """Write the folder, and return its files; `private` as in `export_hf`.
 
     Raises:
-        RunError: the folder is there already, or there is no media file for any question.
+        RunError: the set may not be passed on, the folder is there already, or there is no
+            media file for any question.
     """
     import yaml
 
+    refuse_public(asked, private=private)
     with whole_folder(out) as aside:
         rows = rows_of(asked, media)
         write_rows(aside / TEST, rows.rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -112,21 +112,24 @@ def whole_folder(out: Path) -> Iterator[Path]:
     """A folder that takes the place of `out` once it is whole, and vanishes if it never is.
 
     Raises:
-        RunError: `out` is there already, and not an empty folder.
+        RunError: `out` is there already, and not an empty folder, or a file cannot be written.
     """
     out = Path(os.path.abspath(out))
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} is there already; name another --out, or remove it")
-    aside = out.with_name(f"{out.name}.writing")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
     try:
-        yield aside
-        if out.exists():
-            out.rmdir()
-        os.replace(aside, out)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RunError(f"{out} is there already; name another --out, or remove it")
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=out.parent, prefix=f".{out.name}.", ignore_cleanup_errors=True
+        ) as shut:
+            aside = Path(shut) / "whole"  # a folder within: the outer one is closed to others
+            aside.mkdir()
+            yield aside
+            if out.exists():
+                out.rmdir()
+            os.replace(aside, out)
+    except OSError as error:
+        raise RunError(f"cannot export to {out}: {error}") from error
 
 
 def files_below(out: Path) -> list[Path]:

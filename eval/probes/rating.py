@@ -7,9 +7,12 @@ Where the right answer stays the same, a question *should stay*: it is
 
 Where the right answer is another one, it *should change*: it is
 
-- faithful: it gets the answer that is right now;
-- stubborn: it gets the label that it got before, which is wrong now;
+- faithful: it gets another label than before, the one that is right now;
+- stubborn: it gets the label that it got before, even if that happens to be right now: whoever
+  always says "no" follows no change;
 - flighty: it gets a third one.
+
+Either is *silent* with `no_answer` before and after.
 
 Where the right answer cannot be known, what it rests on is gone or upset: the *same answer* as
 before then comes from elsewhere. `no_answer` is never counted as the same answer.
@@ -85,15 +88,28 @@ def _pair(probe: Probe, after: ProbeSample, before: Mapping[int, Sample]) -> Pai
 
 
 def _stayed(pairs: Sequence[Pair]) -> dict[str, int]:
-    steady = sum(after.label == was.label for after, was in pairs)
-    return {"n": len(pairs), "steady": steady, "flighty": len(pairs) - steady}
+    silent, same = _unmoved(pairs)
+    flighty = len(pairs) - same - silent
+    return {"n": len(pairs), "steady": same, "flighty": flighty, "silent": silent}
 
 
 def _changed(pairs: Sequence[Pair]) -> dict[str, int]:
-    faithful = sum(after.label == after.expected for after, _ in pairs)
-    stubborn = sum(after.expected != after.label == was.label for after, was in pairs)
-    flighty = len(pairs) - faithful - stubborn
-    return {"n": len(pairs), "faithful": faithful, "stubborn": stubborn, "flighty": flighty}
+    silent, same = _unmoved(pairs)
+    faithful = sum(after.label == after.expected != was.label for after, was in pairs)
+    return {
+        "n": len(pairs),
+        "faithful": faithful,
+        "stubborn": same,
+        "flighty": len(pairs) - faithful - same - silent,
+        "silent": silent,
+    }
+
+
+def _unmoved(pairs: Sequence[Pair]) -> tuple[int, int]:
+    """How many have no answer before and after, and how many the same answer."""
+    labels = [after.label for after, was in pairs if after.label == was.label]
+    silent = labels.count(NO_ANSWER)
+    return silent, len(labels) - silent
 
 
 def _accuracy(pairs: Sequence[Pair]) -> dict[str, Any] | None:

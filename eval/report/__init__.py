@@ -28,17 +28,18 @@ def write_report(runs: Sequence[Path], *, out: Path | None = None) -> tuple[Path
         out: where to write; by default the first run's folder.
 
     Raises:
-        RunError: a folder holds no finished run, or a file in it is broken.
+        RunError: a folder holds no finished run, a file in it is broken, or the report cannot be
+            written.
     """
     from eval.report import accuracy, beyond, dependence, leanings, probing
     from eval.report.browser import browser_data
     from eval.report.markdown import markdown
     from eval.report.page import page
     from eval.report.reading import read_runs
+    from eval.samples import RunError
 
     found = read_runs(runs)
     first, folder = found[0], (out or runs[0]).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
     others = beyond.against(found)
     sections = [beyond.side_by_side(found, others)] if others else []
     for part in (accuracy, dependence, probing, leanings):
@@ -48,8 +49,13 @@ def write_report(runs: Sequence[Path], *, out: Path | None = None) -> tuple[Path
     sections.append(beyond.provenance(found))
     said = [other.says for other in others]
     html = page(first, said, sections, browser_data(found, folder))
-    _write(folder / HTML, html)
-    _write(folder / MARKDOWN, markdown(first, said, sections))
+    text = markdown(first, said, sections)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / HTML, html)
+        _write(folder / MARKDOWN, text)
+    except OSError as error:
+        raise RunError(f"cannot write the report to {folder}: {error.strerror}") from error
     return folder / HTML, folder / MARKDOWN
 
 

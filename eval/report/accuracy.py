@@ -157,8 +157,17 @@ def _head_tail(results: Results) -> Iterator[Say]:
     for high, low in (("head", "tail"), ("prior-agreeing", "prior-disagreeing")):
         if groups.get(high) and groups.get(low):
             gap = groups[high]["accuracy"] - groups[low]["accuracy"]
-            yield Say(
-                text=f"{high.capitalize()} minus {low}: {points(gap)} points. A gap means that "
-                "frequent answers are preferred."
-            )
+            said = f"{high.capitalize()} minus {low}: {points(gap)} points"
+            yield Say(text=f"{said}{_preferred(groups[high], groups[low])}.")
             return
+
+
+def _preferred(high: Mapping[str, Any], low: Mapping[str, Any]) -> str:
+    """What a gap says; nothing is claimed where the intervals overlap."""
+    if high["low"] is None or low["low"] is None:
+        return ", of too few clips to tell more"
+    if high["low"] > low["high"]:
+        return ": frequent answers are preferred"
+    if high["high"] < low["low"]:
+        return ": frequent answers are not preferred"
+    return ", with intervals that overlap"

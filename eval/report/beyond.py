@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.compare import Comparison, Difference, compare
+from eval.figures import from_file
 from eval.report.accuracy import PLOT
 from eval.report.content import Block, Cell, Code, Legend, Say, Section, Table, columns
 from eval.report.dependence import differences
@@ -194,7 +196,10 @@ def provenance(runs: Sequence[Run]) -> Section:
         if missing:
             head = columns(("clip", "name"), ("why", "words"))
             rows = tuple((Cell(text=name), Cell(text=str(why))) for name, why in missing.items())
-            caption = f"{many(len(missing), 'clip')} missing or broken"
+            clips = many(len(missing), "clip")
+            caption = f"{clips} missing or broken"
+            if from_file(run.provenance):
+                caption = f"{clips} with questions that have no prediction"
             blocks.append(Table(caption=caption, columns=head, rows=rows, folded=True))
     blocks.append(Say(text="To get these figures again:"))
     blocks.append(Code(text="\n".join(command(run) for run in runs)))
@@ -215,6 +220,8 @@ def _facts(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for name in ("limit", "subset", "mute", "blank", "media"):
         if found.get(name):
             yield name, str(found[name])
+    if (found.get("shard") or [1, 1])[1] > 1:
+        yield "shard", "/".join(map(str, found["shard"]))
     if found.get("seconds"):
         yield "time", f"{found['seconds']:.0f} s"
     for number, oddity in enumerate(found.get("oddities") or (), 1):
@@ -237,7 +244,13 @@ def command(run: Run) -> str:
     found = run.provenance
     if found.get("command"):
         return str(found["command"])
-    parts = [f"python -m eval score --benchmark {run.results['benchmark']}"]
-    for option, key in (("annotations", "files"), ("fit", "fit"), ("train", "train")):
-        parts += [f"--{option} {name}" for name in list(found.get(key) or ())[:1]]
-    return " ".join([*parts, "--predictions PREDICTIONS.jsonl", "--out RUN"])
+    parts = ["python -m eval score --benchmark", shlex.quote(str(run.results["benchmark"]))]
+    named = (("annotations", "files"), ("fit", "fit"), ("train", "train"), ("parent", "parent"))
+    for option, key in named:
+        there = found.get(key) or ()
+        names = [there] if isinstance(there, str) else list(there)
+        parts += [f"--{option} {shlex.quote(name)}" for name in names[:1]]
+    given = next(iter(found.get("predictions") or ()), "PREDICTIONS.jsonl")
+    parts += [f"--predictions {shlex.quote(given)}"]
+    parts += ["--partial"] if found.get("missing_questions") else []
+    return " ".join([*parts, "--out RUN"])

@@ -4,8 +4,9 @@
   const PAGE = 25;
   const FIELDS = [
     "row", "video", "type", "template", "question", "gold", "label", "outcome", "answer",
-    "probability", "alternatives", "consumed", "evidence", "warnings", "probes", "others",
+    "probability", "alternatives", "consumed", "evidence", "warnings", "probes", "others", "sound_of",
   ];
+  const FLIP = "_flip";
   const WORDS = ["wrong", "right", "no answer"];
   const MARKS = ["✕", "✓", "○"];
   const data = JSON.parse(document.getElementById("data").textContent);
@@ -29,7 +30,7 @@
   function unpack(raw) {
     const one = {};
     FIELDS.forEach((name, place) => { one[name] = raw[place]; });
-    for (const name of ["video", "type", "template", "gold", "label"]) one[name] = text(one[name]);
+    for (const name of ["video", "type", "template", "gold", "label", "sound_of"]) one[name] = text(one[name]);
     one.answer = spoken(one.answer, one.label);
     one.alternatives = one.alternatives.map(([label, share]) => ({ label: text(label), share }));
     one.evidence = one.evidence.map(([picture, start, end, weight, ...region]) => (
@@ -253,25 +254,61 @@
 
   // --- the clip and its evidence ---------------------------------------------------------
 
+  function files(video) {
+    // Where the clip lies; a mirrored one may be there only as the clip that it mirrors.
+    if (Object.hasOwn(data.files, video)) return [data.files[video]];
+    const names = [video];
+    if (video.endsWith(FLIP)) names.push(video.slice(0, -FLIP.length));
+    return names.map((name) => `${encodeURIComponent(name)}.mp4`);
+  }
+
+  function readable(address) {
+    try {
+      return decodeURIComponent(address);
+    } catch {
+      return address;
+    }
+  }
+
   function player(one) {
     const folder = data.runs[0].media;
+    const other = one.sound_of === null ? [] : [make("p", { class: "say" },
+      `The answer was given with the sound of ${one.sound_of}.${folder === null ? "" : " Here the clip plays its own sound."}`)];
     if (folder === null) {
       return [make("p", { class: "no-clip" }, "This run names no media folder, so there is no clip to play."),
-        ...timeline(one, null)];
+        ...other, ...timeline(one, null)];
     }
-    const file = `${folder}${encodeURIComponent(one.video)}.mp4`;
-    const video = make("video", { controls: "", preload: "none", playsinline: "", src: file });
+    const places = files(one.video);
+    const video = make("video", { controls: "", preload: "none", playsinline: "" });
     const stage = make("div", { class: "stage" }, video);
     const message = make("p", { class: "no-clip", hidden: "" },
-      `The clip is not where the run had it: ${decodeURIComponent(folder)}${one.video}.mp4`);
-    video.addEventListener("error", () => { stage.hidden = true; message.hidden = false; });
+      `The clip is not where the run had it, or cannot be played here: ${readable(folder + places[0])}`);
+    const unmirrored = make("p", { class: "say", hidden: "" },
+      "The question is about the mirrored clip. The clip is shown unmirrored.");
+    let place = 0;
+    const load = () => {
+      video.src = folder + places[place];
+      const name = readable(places[place]).split("/").pop().replace(/\.[^.]*$/, "");
+      unmirrored.hidden = !one.video.endsWith(FLIP) || name === one.video;
+    };
+    video.addEventListener("error", () => {
+      place += 1;
+      if (place < places.length) {
+        load();
+      } else {
+        stage.hidden = true;
+        unmirrored.hidden = true;
+        message.hidden = false;
+      }
+    });
+    load();
     video.addEventListener("loadedmetadata", () => {
       if (video.videoWidth) stage.style.aspectRatio = `${video.videoWidth} / ${video.videoHeight}`;
     });
     for (const part of one.evidence) if (part.region.length) stage.append(box(part, video));
     // One clip is on the page at a time: its first picture may come at once.
     video.preload = "metadata";
-    return [stage, message, ...timeline(one, video)];
+    return [stage, message, unmirrored, ...other, ...timeline(one, video)];
   }
 
   function box(part, video) {

@@ -11,7 +11,7 @@ import math
 import os
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -28,6 +28,8 @@ WRONG = 4000
 """Of more, at most so many that some run answers wrongly; right ones fill up to `WHOLE`."""
 BYTES = 4_000_000
 """And not more than so much JSON."""
+FLIP = "_flip"
+"""The end of the names of mirrored clips, here and in `browser.js`."""
 LONGEST = 2000
 """Characters of an answer that are shown."""
 SEED = 0
@@ -52,6 +54,7 @@ def browser_data(runs: Sequence[Run], page_folder: Path) -> dict[str, Any]:
     rows.sort(key=lambda row: row[0])
     return {
         "runs": [{"name": run.name, "media": media(run, page_folder)} for run in runs],
+        "files": files(runs[0], {sample.video_id for sample in chosen[: len(rows)]}),
         "strings": packed.strings,
         "samples": rows,
         "says": says,
@@ -75,6 +78,31 @@ def media(run: Run, page_folder: Path) -> str | None:
         return quote(Path(os.path.relpath(folder, page_folder)).as_posix()) + "/"
     except ValueError:  # another drive
         return Path(folder).absolute().as_uri() + "/"
+
+
+def files(run: Run, videos: Collection[str]) -> dict[str, str]:
+    """Where clips lie below the media folder, as parts of an address: those not at `ID.mp4`.
+
+    A mirrored clip that is not there is shown by the clip that it mirrors.
+    """
+    folder = Path(run.provenance.get("media") or "")
+    try:
+        if not run.provenance.get("media") or not folder.is_dir():
+            return {}
+        from eval.runner import find_media  # with much behind it
+
+        found = find_media(folder)
+    except OSError:
+        return {}
+    paths = {video: found.get(video) or found.get(video.removesuffix(FLIP)) for video in videos}
+    below = {
+        video: path.relative_to(folder).as_posix()
+        for video, path in sorted(paths.items())
+        if path is not None
+    }
+    return {
+        video: quote(os.fsencode(path)) for video, path in below.items() if path != f"{video}.mp4"
+    }
 
 
 # --- which answers --------------------------------------------------------------------------
@@ -143,6 +171,7 @@ class _Packed:
             [self._string(one) for one in sample.warnings],
             [self._probe(one, sample) for one in self._probes[sample.row]],
             [self._other(others.get(sample.row), sample) for others in self._others],
+            self._string(sample.sound_of),
         ]
 
     def _string(self, text: str | None) -> int | None:

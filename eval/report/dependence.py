@@ -133,7 +133,7 @@ def rephrase(results: Results) -> Section:
 def _worst(worst: Mapping[str, Any]) -> Iterator[Block]:
     """A question with k wordings counts as right if all of them are."""
     of = sorted((int(k), _as_estimate(value)) for k, value in worst.items())
-    said = ", ".join(f"{estimate(figures)} of {k}" for k, figures in of)
+    said = ", ".join(f"{_short(figures)} of {k}" for k, figures in of)
     if len(of) > 1:
         line = Line(
             points=[(place, figures["accuracy"]) for place, (_, figures) in enumerate(of)],
@@ -150,16 +150,20 @@ def _worst(worst: Mapping[str, Any]) -> Iterator[Block]:
         )
         yield Figures(figures=(Figure(title="Worst of k wordings", drawn=drawn),))
     head = columns(("wordings", "name"), "all right", "n")
-    rows = tuple(
+    rows: list[tuple[Cell, ...]] = [
         (
             Cell(text=str(k)),
-            Cell(text=percent(figures["accuracy"]), note=interval(figures)),
+            Cell(
+                text=percent(figures["accuracy"]), note=interval(figures) if bounds(figures) else ""
+            ),
             Cell(text=count(figures.get("n"))),
         )
         for k, figures in of
-    )
+    ]
+    if all(figures.get("n") is None for _, figures in of):
+        head, rows = head[:-1], [cells[:-1] for cells in rows]
     caption = "Worst of k wordings, over the questions that have so many"
-    yield Table(caption=caption, columns=head, rows=rows, folded=len(of) > 1)
+    yield Table(caption=caption, columns=head, rows=tuple(rows), folded=len(of) > 1)
 
 
 def scorers(results: Results) -> Section:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from eval.figures import part_of
 from eval.report.reading import Run
 from eval.report.svg import axis, element, escaped, track
 from eval.report.words import (
@@ -58,6 +59,7 @@ def small_print(run: Run) -> list[str]:
         f"{many(found.get('questions', run.results['overall']['n']), 'question')} about "
         f"{many(found.get('clips', run.results['overall']['videos']), 'clip')}",
     ]
+    parts += part_of(found)
     if run.results.get("no_answer"):
         parts.append(f"{count(run.results['no_answer'])} without an answer")
     if found.get("date"):

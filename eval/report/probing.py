@@ -23,23 +23,25 @@ from eval.report.content import (
 from eval.report.svg import stacked, track
 from eval.report.words import NONE, bounds, count, estimate, known, listed, percent, sentence
 
-STAY = ("steady", "flighty")
-CHANGE = ("faithful", "stubborn", "flighty")
+STAY = ("steady", "flighty", "silent")
+CHANGE = ("faithful", "stubborn", "flighty", "silent")
 NEAR = 0.1
 """A floor that lies further below the lowest value is not drawn into a sweep."""
 
 
 ABOUT_PROBES = (
     "Clip or question is changed, and the question asked again. Steady: the answer stays, as it "
-    "should. Faithful: it follows the change. Stubborn: it stays although it should not. Flighty: "
-    "it becomes something that it should not. Where what an answer rests on is gone, the right one "
-    "cannot be known; the same answer as before then comes from elsewhere."
+    "should. Faithful: it changes to what is right now. Stubborn: it stays. Flighty: it becomes "
+    "something that it should not. Silent: no answer before and after. Where what an answer rests "
+    "on is gone, the right one cannot be known; the same answer as before then comes from "
+    "elsewhere."
 )
 OUTCOMES = Legend(
     marks=(
         ("part steady", "steady or faithful"),
         ("part stubborn", "stubborn, or the same answer from elsewhere"),
         ("part flighty", "flighty"),
+        ("part silent", "silent"),
         ("before", "right before"),
         ("dot a", "right after"),
     )
@@ -122,9 +124,10 @@ def _parts(outcome: Mapping[str, int] | None, names: Sequence[str]) -> Cell:
     if not outcome or not outcome.get("n"):
         return Cell(text=NONE)
     n = outcome["n"]
-    said = ", ".join(f"{percent(outcome[name] / n)} {name}" for name in names if outcome[name])
+    counts = [(name, outcome.get(name, 0)) for name in names]  # older results have no `silent`
+    said = ", ".join(f"{percent(number / n)} {name}" for name, number in counts if number)
     said = f"{said}, n {count(n)}"
-    return Cell(text=said, drawn=stacked([(name, outcome[name]) for name in names], says=said))
+    return Cell(text=said, drawn=stacked(counts, says=said))
 
 
 def _unknown(outcome: Mapping[str, int] | None) -> Cell:

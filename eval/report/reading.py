@@ -7,17 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.samples import (
-    RESULTS,
-    ProbeSample,
-    RunError,
-    Sample,
-    read_json,
-    read_probes,
-    read_samples,
-)
-
-NEEDED = ("benchmark", "overall", "types", "groups", "provenance")
+from eval.finished import read_finished
+from eval.samples import ProbeSample, RunError, Sample, read_probes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,17 +52,11 @@ def _names(folders: Sequence[Path]) -> list[str]:
 
 
 def _read(folder: Path, name: str) -> Run:
-    results = read_json(folder / RESULTS)
-    lacking = [key for key in NEEDED if key not in results]
-    if lacking:
-        raise RunError(
-            f"{folder / RESULTS} has no {', '.join(map(repr, lacking))}: write it again with "
-            "`python -m eval run` or `score`"
-        )
+    results, samples = read_finished(folder)
     return Run(
         name=name,
         folder=folder,
         results=results,
-        samples=tuple(read_samples(folder)),
+        samples=tuple(samples),
         probes=tuple(read_probes(folder)),
     )

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from eval.figures import from_file
+
 Figures = Mapping[str, Any]
 NONE = "–"
+SENSES = ("sound", "picture")
 
 
 def percent(share: float | None) -> str:
@@ -124,29 +127,29 @@ def listens(modalities: Figures | None) -> str:
     """What the answers rest on: the sound, the picture, both or neither."""
     if not modalities:
         return "what it listens to was not tested"
-    adds = {
-        name: modalities[f"{name} adds"]
-        for name in ("sound", "picture")
-        if modalities.get(f"{name} adds")
-    }
+    adds = {name: modalities[f"{name} adds"] for name in SENSES if modalities.get(f"{name} adds")}
     if not adds or any(part.get("low") is None for part in adds.values()):
         return "what it listens to cannot be told from so few clips"
     used = [name for name, part in adds.items() if part["low"] > 0]
     unused = [name for name in adds if name not in used]
+    untested = "".join(f"; the {name} was not tested" for name in SENSES if name not in adds)
+    if not used and untested:
+        return f"the {unused[0]} adds nothing measurable{untested}"
     if not used:
         return f"neither {' nor '.join(unused)} adds anything measurable"
     told = listed([f"the {name} (adds {100 * adds[name]['value']:.2f})" for name in used])
-    return f"it uses {told}" + (f" but not measurably the {unused[0]}" if unused else "")
+    return f"it uses {told}" + (f" but not measurably the {unused[0]}" if unused else untested)
 
 
 def missing(provenance: Figures) -> str:
-    """Which clips were not there; empty where all were."""
+    """Which clips or predictions were not there; empty where all were."""
     clips, questions = provenance.get("missing_clips") or {}, provenance.get("missing_questions")
     if not clips and not questions:
         return ""
     asked = provenance.get("asked")
     of = f" of {count(asked)}" if asked else ""
-    return (
-        f"{many(len(clips), 'clip')} missing or broken: {count(questions or 0)}{of} questions "
-        "could not be asked and are in no figure here."
-    )
+    lost = f"{count(questions or 0)}{of} questions"
+    if from_file(provenance):
+        return f"No prediction for {lost}: they are in no figure here."
+    why = f"{many(len(clips), 'clip')} missing or broken: " if clips else ""
+    return f"{why}{lost} could not be asked and are in no figure here."
