@@ -111,6 +111,7 @@ def score(
         "mode": None,
         "fit": dict(known["fit"].sha256) if fit else None,
         "train": dict(known["train"].sha256) if train else None,
+        "parent": None if parent is None else str(parent),
         "overlap": shared,
         **_about(samples, asked, found),
     }

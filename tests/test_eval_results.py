@@ -416,6 +416,10 @@ def test_the_table_of_a_run(
     assert any(line.split()[:2] == ["canonical", "75.00"] for line in lines)
     assert any(line.startswith("  sound adds") for line in lines)
     assert any(line.split()[:2] == ["mute", "4"] for line in lines)
+    narrowed = {"missing_questions": 3, "limit": 8, "shard": [1, 2]}
+    table = run_table(content | {"provenance": content["provenance"] | narrowed})
+    assert "MISSING: 3 questions are not in these figures" in table
+    assert "in percent; first 8 questions only; part 1 of 2 only" in table
     missing = {f"clip {n}": "there is no such file" for n in range(7)}
     content["provenance"] |= {"missing_clips": missing, "missing_questions": 11}
     content["integrity"] = {
@@ -460,5 +464,10 @@ def test_runs_side_by_side(
     finished(tmp_path / "half", samples[:4], scored(samples, questions), questions=8)
     with pytest.raises(RunError, match="4 answers but results of 8"):
         side_by_side([tmp_path / "one", tmp_path / "half"])
+    with pytest.raises(RunError, match="4 answers but results of 8"):
+        side_by_side([tmp_path / "half"])
+    write_json(tmp_path / "half" / RESULTS, {})
+    with pytest.raises(RunError, match="has no 'benchmark', 'overall'"):
+        side_by_side([tmp_path / "half"])
     with pytest.raises(RunError, match="finish it"):
         side_by_side([tmp_path / "none"])

@@ -194,7 +194,7 @@ def test_shards_merge_to_the_whole_run(world: Path, tmp_path: Path) -> None:
     with pytest.raises(AnnotationError, match="cannot read"):
         merge(parts, tmp_path / "moved", annotations=tmp_path / "absent.json")
     reworded = tmp_path / "test.json"
-    reworded.write_text((world / "test.json").read_text().replace("voiceover", "voice over"))
+    reworded.write_text((world / "test.json").read_text().replace('"yes"', '"no"', 1))
     with pytest.raises(RunError, match="files"):
         merge(parts, tmp_path / "reworded", annotations=reworded)
     text = (parts[1] / SAMPLES).read_bytes()
