@@ -114,7 +114,7 @@ READY = "ready.json"
 FIT = "fit"
 FIT_CLIPS = 1000
 """Scenes without media whose answers the blind floor counts."""
-HEIGHT, FPS = 216, 10.0
+SECONDS, HEIGHT, FPS = 10.0, 216, 10.0
 TIMES = 25
 """Wordings of a question at most, as in MUSIC-AVQA-R."""
 
@@ -133,7 +133,9 @@ def sets_folder() -> Path:
     return user_cache() / "benchmarks"
 
 
-def prepare(name: str, *, clips: int, seed: int) -> Prepared:
+def prepare(
+    name: str, *, clips: int, seed: int, seconds: float = SECONDS, fps: float = FPS
+) -> Prepared:
     """Make a set of `bandstand` or `bandstand-r` once, in the user's cache folder.
 
     Clips are of the split `test`, rendered by all cores at hand; the scenes of `fit` are of
@@ -144,8 +146,9 @@ def prepare(name: str, *, clips: int, seed: int) -> Prepared:
     """
     if name not in (BANDSTAND, BANDSTAND_R):
         raise AVQAError(f"{name} is not made but fetched: python -m instruct_data get {name}")
-    tested, fitted = _configs(clips, seed)
-    folder = sets_folder() / f"{name}-{clips}-seed{seed}"
+    tested, fitted = _configs(clips, seed, seconds, fps)
+    length = "" if seconds == SECONDS else f"-{seconds:g}s"
+    folder = sets_folder() / f"{name}-{clips}{length}-seed{seed}"
     made_of = _made_of(tested, fitted)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +164,7 @@ def prepare(name: str, *, clips: int, seed: int) -> Prepared:
     return Prepared(annotations=asked, media=folder / "videos", fit=folder / FIT / PLAIN)
 
 
-def _configs(clips: int, seed: int) -> tuple[SetConfig, SetConfig]:
+def _configs(clips: int, seed: int, seconds: float, fps: float) -> tuple[SetConfig, SetConfig]:
     """Of the test set and of the set to fit on."""
     from instruct_data.bandstand.write import SetConfig
 
@@ -171,8 +174,9 @@ def _configs(clips: int, seed: int) -> tuple[SetConfig, SetConfig]:
         split="test",
         held_out=True,
         media="mp4",
+        seconds=seconds,
         height=HEIGHT,
-        fps=FPS,
+        fps=fps,
         workers=min(clips, _cores()),
     )
     return tested, SetConfig(clips=FIT_CLIPS, seed=seed + 1, split="train")
