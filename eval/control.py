@@ -1,4 +1,4 @@
-"""The controls that every run carries along: a few questions a chunk, asked four ways.
+"""The controls that every run carries along: a few questions of some chunks, asked four ways.
 
 - *leak*: without sound and picture, with another gold answer planted in the question's record.
   Whoever gives back what was planted has seen the gold answer.

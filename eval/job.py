@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.base import Question
+from eval.control import CLIPS, QUESTIONS
 from eval.samples import RunError
 
 CHUNK_CLIPS = 8
+CONTROLS = 96
+"""So many questions of a run, or up to twice as many, carry its controls; of a small run fewer."""
 JOB = "job.json"
 
 
@@ -115,6 +118,8 @@ class Chunk:
 
     number: int
     units: tuple[Unit, ...]
+    control: bool
+    """Whether the controls of the run are asked about its clips."""
 
     @property
     def size(self) -> int:
@@ -169,7 +174,11 @@ def plan(questions: Sequence[Question], shard: tuple[int, int] = (1, 1)) -> list
     ]
     n = -(-len(units) // CHUNK_CLIPS)
     cuts = [len(units) * k // n for k in range(n + 1)]
-    chunks = [Chunk(number=k, units=tuple(units[cuts[k] : cuts[k + 1]])) for k in range(n)]
+    every = max(1, n * CLIPS * QUESTIONS // CONTROLS)
+    chunks = [
+        Chunk(number=k, units=tuple(units[cuts[k] : cuts[k + 1]]), control=k % every == 0)
+        for k in range(n)
+    ]
     which, of = shard
     if of > n:
         raise RunError(f"{len(units)} clips make {n} pieces, fewer than {of} shards: use fewer")

@@ -69,18 +69,21 @@ def work(task: Task, engine: Engine, *, score: Score, wording: Wording = asked_a
     for one, _, answer in said:
         _refuse_impossible(one.clip, answer)
     probes, left_out = _probe(task, engine, shown, score)
-    return Done(
-        number=task.chunk.number,
-        samples=[_sample(question, answer, score, seconds) for _, question, answer in said],
-        probes=probes,
-        control=controls(
+    control = []
+    if task.chunk.control:
+        control = controls(
             engine,
             clips,
             [one.questions for one in shown],
             {question.number: answer for _, question, answer in said},
             wording=wording,
             score=score,
-        ),
+        )
+    return Done(
+        number=task.chunk.number,
+        samples=[_sample(question, answer, score, seconds) for _, question, answer in said],
+        probes=probes,
+        control=control,
         left_out=left_out,
         missing=missing,
         sound=_delivered([(one, answer) for one, _, answer in said], "sound"),
