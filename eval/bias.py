@@ -49,7 +49,8 @@ def bias(pairs: Pairs) -> dict[str, Any]:
 def distance(one: Counter[str], other: Counter[str]) -> float:
     """Total variation distance of two answer distributions, 0..1."""
     n_one, n_other = one.total(), other.total()
-    return sum(abs(one[k] / n_one - other[k] / n_other) for k in one.keys() | other.keys()) / 2
+    labels = sorted(one.keys() | other.keys())  # a set's order would change the last digit
+    return sum(abs(one[k] / n_one - other[k] / n_other) for k in labels) / 2
 
 
 def _yes_rate(pairs: Pairs) -> dict[str, Any] | None:

@@ -6,6 +6,8 @@ import itertools
 import json
 import math
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -471,3 +473,23 @@ def test_runs_side_by_side(
         side_by_side([tmp_path / "half"])
     with pytest.raises(RunError, match="finish it"):
         side_by_side([tmp_path / "none"])
+
+
+def test_figures_do_not_depend_on_the_order_of_sets() -> None:
+    code = (
+        "from collections import Counter; from eval.bias import distance;"
+        "print(repr(distance(Counter(a=3, b=5, c=7, d=1, e=9, f=11), "
+        "Counter(b=2, c=1, d=13, e=4, g=6, h=8))))"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            cwd=Path(__file__).resolve().parent.parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in range(8)
+    }
+    assert len(found) == 1
