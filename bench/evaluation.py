@@ -35,7 +35,8 @@ from avqa_llm.prompt import CLUE, PICTURE, SOUND, spoken
 from eval.benchmarks.bandstand import prepare
 from eval.engines.load import EngineSpec
 from eval.job import Job
-from eval.runner import evaluate, find_media
+from eval.media import find_media
+from eval.runner import evaluate
 from eval.samples import read_samples
 
 if TYPE_CHECKING:
@@ -138,8 +139,8 @@ def with_generate(engine: LocalEngine, path: Path, question: str) -> str:
     with torch.no_grad():
         keys = model.keys([model.encode(engine.read(path))])
         soft, exists, _ = model.clues(keys, [prompt.events])
-        counts = [int(there.sum()) for there in (keys.sound_there_BQ, keys.picture_there_BQ)]
-        ids = torch.tensor([prompt.clip(*counts, int(exists.sum()))])
+        n_sound, n_picture = int(keys.sound_there_BQ.sum()), int(keys.picture_there_BQ.sum())
+        ids = torch.tensor([prompt.clip(n_sound, n_picture, int(exists.sum()))])
         clip = model.place(
             ids,
             {

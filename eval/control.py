@@ -19,6 +19,7 @@ from avqa_llm.labels import COUNT_LABELS, INSTRUMENT_LABELS
 from avqa_llm.media import Clip
 from eval.benchmarks.base import Question
 from eval.engines import Asked, Engine
+from eval.scoring import Scorer
 
 CLIPS, QUESTIONS = 2, 8
 """How many clips of a chunk, and of each how many questions."""
@@ -70,7 +71,7 @@ def controls(
     before: Mapping[int, Answer],
     *,
     wording: Wording,
-    score: Callable[[str, Question], str],
+    score: Scorer,
 ) -> list[dict[str, Any]]:
     """Ask the controls of a chunk; a row each. `before` are the answers by row."""
     picked = sorted(range(len(clips)), key=lambda n: _lot(f"{questions[n][0].number} clip"))
@@ -108,7 +109,7 @@ def _row(
     answer: Answer,
     before: Answer,
     clip: Clip,
-    score: Callable[[str, Question], str],
+    score: Scorer,
 ) -> dict[str, Any]:
     label, could_be = score(answer.answer, question), family(question)
     return {

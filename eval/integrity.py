@@ -7,7 +7,7 @@ failure makes the run invalid.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from avqa_llm.labels import LABELS
@@ -15,9 +15,9 @@ from eval.benchmarks.base import Question
 from eval.floors import Floor
 from eval.journal import Delivered
 from eval.samples import Sample
+from eval.scoring import Scorer
 from eval.statistics import paired_difference
 
-Score = Callable[[str, Question], str]
 Check = dict[str, Any]
 
 MARGIN = 0.05
@@ -41,7 +41,7 @@ def integrity(
     picture: Delivered,
     files: Mapping[str, str],
     overlap: Mapping[str, Any] | None,
-    score: Score,
+    score: Scorer,
     taken: Sequence[str] = (),
 ) -> dict[str, Any]:
     """All checks of a run.
@@ -217,7 +217,7 @@ _TRAPS = (("caterpillar", "cat"), ("a cat or the rain", "rain"), ("I do not know
 """The same for multiple choice."""
 
 
-def scorer(score: Score) -> Check:
+def scorer(score: Scorer) -> Check:
     """Does the scorer credit what was not said, or refuse the plain answer?"""
 
     def says(text: str, gold: str, choices: tuple[str, ...] = ()) -> bool:

@@ -80,6 +80,20 @@ class Job:
         parts += [] if self.evidence else ["--no-evidence"]
         return " ".join([*parts, "--out", "RUN"])
 
+    def about(self) -> dict[str, Any]:
+        """What provenance says of it."""
+        names = ("benchmark", "model", "mode", "limit", "subset", "mute", "blank")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "weights": self.weights or None,
+            "engine": "openai" if self.server else "local",
+            "server": dict(self.server),
+            "probes": list(self.probes),
+            "shard": list(self.shard),
+            "media": str(self.media.resolve()),
+            "command": self.command(),
+        }
+
     def to_json(self) -> dict[str, Any]:
         """Plain types; paths become whole."""
         return {

@@ -126,6 +126,7 @@ class Journal:
             RunError: the folder holds answers of another setting, or of nobody knows what, is in
                 use, or cannot be written.
         """
+        lock = None
         try:
             out.mkdir(parents=True, exist_ok=True)
             lock = _locked(out)
@@ -136,8 +137,12 @@ class Journal:
             write_json(out / SETTING, setting)
             journal = cls(out, kept_marks(out, size), lock)
             journal._cut_back()
-        except OSError as error:
-            raise RunError(f"cannot write to {out}: {error.strerror}") from error
+        except BaseException as error:
+            if lock is not None:
+                lock.close()
+            if isinstance(error, OSError):
+                raise RunError(f"cannot write to {out}: {error.strerror}") from error
+            raise
         return journal
 
     def _cut_back(self) -> None:

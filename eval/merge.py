@@ -10,9 +10,10 @@ from typing import Any
 
 from eval.benchmarks import read_benchmark
 from eval.benchmarks.base import QuestionSet
-from eval.finish import companions, finish
+from eval.finish import finish
 from eval.job import JOB, Job, plan, select
 from eval.journal import CHUNKS, FILES, Journal, Mark, check_setting, kept_marks
+from eval.provenance import Companions
 from eval.runner import setting_of
 from eval.samples import SETTING, RunError, read_json, write_json
 from eval.scoring import canonical
@@ -46,7 +47,7 @@ def merge(shards: Sequence[Path], out: Path, **moved: Path) -> dict[str, Any]:
         check_setting(folder / SETTING, setting_of(replace(whole, shard=job.shard), asked))
     if (out / CHUNKS).exists():
         raise RunError(f"{out} holds a run already: choose another --out")
-    known = companions(whole, asked)
+    known = Companions.read(asked, whole.fit, whole.train)
     questions = select(asked.questions, whole)
     with Journal.open(out, setting_of(whole, asked), size=None) as journal:
         write_json(out / JOB, whole.to_json())

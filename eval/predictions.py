@@ -5,25 +5,27 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from eval.benchmarks import BENCHMARKS, overlap, read_benchmark, seen_videos
+from eval.benchmarks import BENCHMARKS, read_benchmark
 from eval.benchmarks.base import Question, QuestionSet
-from eval.floors import fit_floor
 from eval.integrity import Check, overlapping, scorer
 from eval.matching import match
 from eval.prediction_rows import Prediction, read_predictions
-from eval.results import commit, summarise, versions
+from eval.provenance import Companions, provenance
+from eval.results import summarise
 from eval.samples import RESULTS, SAMPLES, SETTING, RunError, Sample, read_json, write_json
 from eval.scoring import canonical
 from eval.tables import run_table
 
 ENGINE = "file"
 """What provenance and the setting call the engine of predictions that came from a file."""
-ODDITIES = 20
-"""How many oddities of a question file are named; all are counted."""
+WHOLE = {
+    **{"mode": None, "limit": None, "subset": None, "shard": [1, 1]},
+    **{"mute": False, "blank": False, "media": None},
+}
+"""What provenance says of what only a run of ours can have."""
 SUSPICIOUS = 50
 """From so many answers on, all of them being the gold answer to the letter is told."""
 
@@ -74,8 +76,7 @@ def score(
     """
     given, sha256 = read_predictions(predictions)
     asked = read_benchmark(benchmark, annotations, parent=parent)
-    files = {"fit": fit, "train": train}
-    known = {name: read_benchmark(benchmark, it, like=asked) for name, it in files.items() if it}
+    known = Companions.read(asked, fit, train)
     found = match(given, asked.questions, partial=partial)
     pairs = [
         (one, question)
@@ -90,30 +91,25 @@ def score(
         "files": dict(asked.sha256),
         "predictions": {predictions.name: sha256},
     }
-    floor = fit_floor(known["fit"].questions) if "fit" in known else None
-    seen = frozenset().union(*(seen_videos(one) for one in known.values())) if known else None
     results: dict[str, Any] = {"benchmark": benchmark}
     results |= summarise(
         samples,
         questions,
         benchmark=BENCHMARKS[benchmark],
-        floor=floor,
-        fit=known.get("fit"),
-        seen=seen,
+        floor=known.floor,
+        fit=known.fit,
+        seen=known.seen,
         probes=(),
         left_out={},
     )
-    shared = overlap(asked, known["train"]) if "train" in known else None
-    results["integrity"] = _integrity(samples, asked, shared)
+    results["integrity"] = _integrity(samples, asked, known.overlap)
     results["provenance"] = {
         **setting,
+        **WHOLE,
         "model": predictions.stem,
-        "mode": None,
-        "fit": dict(known["fit"].sha256) if fit else None,
-        "train": dict(known["train"].sha256) if train else None,
         "parent": None if parent is None else str(parent),
-        "overlap": shared,
-        **_about(samples, asked, found),
+        **provenance(asked, known, samples, len(asked.questions)),
+        **_missing(asked, found),
     }
     _write(out, setting, samples, results)
     return results
@@ -123,14 +119,8 @@ def score(
 
 
 def _sample(one: Prediction, question: Question) -> Sample:
-    return Sample(
-        row=question.number,
-        video_id=question.video_id,
-        question_id=question.question_id,
-        template=question.template,
-        type=question.type,
-        question=question.question,
-        gold=question.gold,
+    return Sample.about(
+        question,
         answer=one.answer,
         label=canonical(one.answer, question),
         probability=one.probability,
@@ -169,33 +159,13 @@ def _integrity(
     return {"valid": all(one["state"] != "fail" for one in checks.values()), "checks": checks}
 
 
-def _about(
-    samples: Sequence[Sample], asked: QuestionSet, found: Sequence[Prediction | None]
-) -> dict[str, Any]:
-    """What provenance says about the figures: how much there is, and what is missing."""
+def _missing(asked: QuestionSet, found: Sequence[Prediction | None]) -> dict[str, Any]:
     missing = [
         question for one, question in zip(found, asked.questions, strict=True) if one is None
     ]
     return {
-        "version": asked.version,
-        "oddities": list(asked.oddities[:ODDITIES]),
-        "oddities_in_all": len(asked.oddities),
-        "limit": None,
-        "subset": None,
-        "shard": [1, 1],
-        "mute": False,
-        "blank": False,
-        "commit": commit(),
-        "versions": versions(),
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "seconds": 0.0,
-        "clips": len({sample.video_id for sample in samples}),
-        "questions": len(samples),
-        "asked": len(asked.questions),
         "missing_clips": _missing_clips(missing, asked.questions),
-        "missing_questions": len(missing),
         "missing_rows": list(_ranges([question.number for question in missing])),
-        "media": None,
     }
 
 

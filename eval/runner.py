@@ -21,16 +21,16 @@ from eval.benchmarks import read_benchmark
 from eval.benchmarks.base import QuestionSet
 from eval.control import Wording, asked_as
 from eval.engines import Engine
-from eval.finish import companions, finish
-from eval.job import JOB, Chunk, Job, plan, select
+from eval.finish import finish
+from eval.job import JOB, Chunk, Job, Unit, plan, select
 from eval.journal import Done, Journal
+from eval.media import file_of, find_media
+from eval.provenance import Companions
 from eval.samples import RESULTS, RunError, write_json
-from eval.scoring import canonical
-from eval.work import FLIP, Score, Task, work
-from instruct_data.exports.media import SUFFIXES
+from eval.scoring import Scorer, canonical
+from eval.work import Task, work
 
 Load = Callable[[], Engine]
-SOUND_ONLY = frozenset((".wav", ".mp3", ".m4a", ".aac", ".flac", ".ogg", ".opus"))
 
 
 def evaluate(
@@ -39,7 +39,7 @@ def evaluate(
     *,
     workers: int = 1,
     wording: Wording = asked_as,
-    score: Score = canonical,
+    score: Scorer = canonical,
 ) -> dict[str, Any]:
     """Answer what is not answered yet, write `results.json`, and return its content.
 
@@ -55,13 +55,13 @@ def evaluate(
         RunError: of the folders, or where no clip could be read.
     """
     asked = read_benchmark(job.benchmark, job.annotations, parent=job.parent)
-    known = companions(job, asked)
+    known = Companions.read(asked, job.fit, job.train)
     files = find_media(job.media)
     questions = select(asked.questions, job)
     chunks = plan(questions, job.shard)
     mine = {question.number for chunk in chunks for u in chunk.units for question in u.questions}
     with Journal.open(
-        job.out, setting_of(job, asked), size=lambda name: _size(_file(files, name))
+        job.out, setting_of(job, asked), size=lambda name: _size(file_of(files, name))
     ) as journal:
         write_json(job.out / JOB, job.to_json())
         tasks = _open_tasks(job, asked, chunks, files, journal)
@@ -130,7 +130,7 @@ def setting_of(job: Job, asked: QuestionSet) -> dict[str, Any]:
 
 
 def _answered(
-    tasks: Sequence[Task], load: Load, workers: int, wording: Wording, score: Score
+    tasks: Sequence[Task], load: Load, workers: int, wording: Wording, score: Scorer
 ) -> Iterator[Done]:
     """The chunks in order."""
     if not tasks:
@@ -183,42 +183,14 @@ def _start(load: Load, threads: int) -> None:
     _engine = load()
 
 
-def _work_here(task: Task, score: Score, wording: Wording) -> Done:
+def _work_here(task: Task, score: Scorer, wording: Wording) -> Done:
     assert _engine is not None, "the initializer has run"
     return work(task, _engine, score=score, wording=wording)
 
 
-# -- media -----------------------------------------------------------------------------------
-
-
-def find_media(folder: Path) -> dict[str, Path]:
-    """The media files of a folder and those below it, by their names without suffix.
-
-    Raises:
-        RunError: it is no folder.
-    """
-    if not folder.is_dir():
-        raise RunError(f"{folder} is not a folder; --media holds VIDEO_ID.mp4 of each clip")
-    found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*"), key=_preferred):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            found.setdefault(path.stem, path)
-    return found
-
-
-def _preferred(path: Path) -> tuple[int, bool, str]:
-    """Of two files of one name: the less deep, then the one with a picture."""
-    return len(path.parts), path.suffix.lower() in SOUND_ONLY, str(path)
-
-
-def _file(files: dict[str, Path], name: str) -> Path | None:
-    """A clip's file; a mirrored clip of v2 may be made from the clip itself."""
-    return files.get(name) or files.get(name.removesuffix(FLIP))
-
-
-def _files_of(units: Sequence[Any], files: dict[str, Path]) -> dict[str, Path]:
+def _files_of(units: Sequence[Unit], files: dict[str, Path]) -> dict[str, Path]:
     names = [name for unit in units for name in (unit.video_id, unit.sound_of) if name]
-    paths = {name: _file(files, name) for name in names}
+    paths = {name: file_of(files, name) for name in names}
     return {name: path for name, path in paths.items() if path is not None}
 
 

@@ -7,10 +7,13 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avqa_llm.answer import Alternative, Consumed, Evidence
 from avqa_llm.errors import AVQAError
+
+if TYPE_CHECKING:
+    from eval.benchmarks.base import Question
 
 SAMPLES, PROBES, SETTING, RESULTS = "samples.jsonl", "probes.jsonl", "run.json", "results.json"
 
@@ -48,6 +51,21 @@ class Sample:
     warnings: tuple[str, ...] = ()
     seconds: float | None = None
     """Reading and answering time, shared among the questions of a batch."""
+
+    @classmethod
+    def about(cls, question: Question, **said: Any) -> Sample:
+        """An answer to a question; `said` are the fields that the question does not give."""
+        return cls(
+            row=question.number,
+            video_id=question.video_id,
+            question_id=question.question_id,
+            template=question.template,
+            type=question.type,
+            question=question.question,
+            gold=question.gold,
+            sound_of=question.sound_of,
+            **said,
+        )
 
     @property
     def correct(self) -> bool:

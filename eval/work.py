@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -17,11 +17,11 @@ from eval.engines import Asked, Engine
 from eval.job import Chunk, Unit
 from eval.journal import Delivered, Done, Missing
 from eval.samples import ProbeSample, Sample
+from eval.scoring import Scorer
 from instruct_data.bandstand.scene import Scene
+from instruct_data.sources.music_avqa import FLIP
 
 ROUNDING = 1e-4  # of a softmax in half precision
-FLIP = "_flip"
-Score = Callable[[str, Question], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +55,7 @@ class Shown:
     unread: Unread
 
 
-def work(task: Task, engine: Engine, *, score: Score, wording: Wording = asked_as) -> Done:
+def work(task: Task, engine: Engine, *, score: Scorer, wording: Wording = asked_as) -> Done:
     """Answer a chunk. Raises what the engine raises; clips that cannot be read are missing."""
     started = time.perf_counter()
     shown, missing = _read(task, engine)
@@ -176,16 +176,9 @@ def _refuse_impossible(clip: Clip, answer: Answer) -> None:
         raise RuntimeError(f"probability {chance} about {clip.path} is outside 0..1")
 
 
-def _sample(question: Question, answer: Answer, score: Score, seconds: float) -> Sample:
-    return Sample(
-        row=question.number,
-        video_id=question.video_id,
-        question_id=question.question_id,
-        template=question.template,
-        type=question.type,
-        question=question.question,
-        gold=question.gold,
-        sound_of=question.sound_of,
+def _sample(question: Question, answer: Answer, score: Scorer, seconds: float) -> Sample:
+    return Sample.about(
+        question,
         answer=answer.answer,
         label=score(answer.answer, question),
         engine_label=answer.label,
@@ -218,7 +211,7 @@ def _delivered(rows: Sequence[tuple[Shown, Answer]], modality: str) -> Delivered
 
 
 def _probe(
-    task: Task, engine: Engine, shown: Sequence[Shown], score: Score
+    task: Task, engine: Engine, shown: Sequence[Shown], score: Scorer
 ) -> tuple[list[ProbeSample], dict[str, dict[str, int]]]:
     from eval.probes import PROBES
     from eval.probes import Chunk as Probed

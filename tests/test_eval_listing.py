@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from avqa_llm.errors import AnnotationError
+from eval import options
 from eval.benchmarks import BENCHMARKS
 from eval.benchmarks.known import git_blob
 from eval.listing import listing, run
@@ -64,3 +65,7 @@ def test_the_list_finds_files_by_their_bytes(tmp_path: Path) -> None:
 def test_git_names_bytes_as_the_catalogue_does() -> None:
     place = next(one for one in CATALOGUE["music-avqa"].places if one.name == "avqa-val.json")
     assert git_blob(data("music-avqa/avqa-val.json")) == place.git_blob
+
+
+def test_the_names_that_options_know_are_the_benchmarks() -> None:
+    assert tuple(options.NAMES) == tuple(BENCHMARKS)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from avqa_llm.prompt import CLUE, PICTURE, SOUND, Prompt, Turn
-from avqa_llm.training.packing import IGNORE, Packed, Piece, pack
+from avqa_llm.training.packing import IGNORE, Packed, Piece, block_logps, pack, packed_loss
 from avqa_llm.training.rows import ClipRow, Question, question_blocks
-from avqa_llm.training.text import TextConfig, packed_loss, text_batch
+from avqa_llm.training.text import TextConfig, text_batch
 from tests.model_parts import QUESTIONS, small_llm, small_tokenizer
 
 RECORD = "piano l2 s3 e9; drum r1 s0 e4"
@@ -227,3 +227,30 @@ def test_a_question_without_room_is_left_out_whole() -> None:
         for q in QUESTIONS
     ]
     assert ids in wanted
+
+
+def test_branches_of_a_tree_equal_one_sequence_each() -> None:
+    llm = small_llm("llama")
+    prefix, first, second = [5, 6, 7], [8, 9], [10, 11, 12]
+    leaves = [(1, [13, 14]), (1, [15]), (2, [13, 14]), (0, [16, 17])]
+    blocks = [Piece.of(first, []), Piece.of(second, [])]
+    blocks += [Piece.of([], ids, parent) for parent, ids in leaves]
+    short = (Piece.of([5], []), [Piece.of([], [9])])
+    packed = pack([(Piece.of(prefix, []), blocks), short], pad_id=0)
+    found = block_logps(llm.model, llm.lm_head, packed)
+    assert found.shape == (2, 7) and packed.n_blocks == 7
+    for n, (parent, ids) in enumerate(leaves, 3):
+        before = prefix + {0: [], 1: first, 2: second}[parent]
+        logits = llm(input_ids=torch.tensor([before + ids])).logits[0].log_softmax(-1)
+        plain = sum(float(logits[len(before) - 1 + i, token]) for i, token in enumerate(ids))
+        assert float(found[0, n]) == pytest.approx(plain, abs=1e-4)
+    assert float(found[0, :3].abs().sum()) == 0.0
+    alone = llm(input_ids=torch.tensor([[5, 9]])).logits[0, 0].log_softmax(-1)[9]
+    assert float(found[1, 1]) == pytest.approx(float(alone), abs=1e-4)
+
+
+def test_a_block_goes_on_from_an_earlier_one_only() -> None:
+    with pytest.raises(ValueError, match="block 1 goes on from 2"):
+        pack([(Piece.of([1], []), [Piece.of([2], [], 2), Piece.of([3], [])])], pad_id=0)
+    with pytest.raises(ValueError, match="nothing stands before"):
+        pack([(Piece.of([], [1]), [])], pad_id=0)

@@ -27,9 +27,8 @@ from avqa_llm.tokenbatch import TokenBatch
 from avqa_llm.training.features import Features
 from avqa_llm.training.loop import LoopConfig, fit, shuffled
 from avqa_llm.training.naming import Naming, Slots, slots
-from avqa_llm.training.packing import Packed, Piece, pack
+from avqa_llm.training.packing import Packed, Piece, pack, packed_loss
 from avqa_llm.training.rows import ClipRow, Event, Question, question_blocks
-from avqa_llm.training.text import packed_loss
 
 
 @dataclass(frozen=True, kw_only=True)

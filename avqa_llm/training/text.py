@@ -18,7 +18,7 @@ from avqa_llm.labels import LABELS
 from avqa_llm.prompt import Prompt, spoken
 from avqa_llm.tokenizer import train_tokenizer
 from avqa_llm.training.loop import INIT_STD, LoopConfig, fit, shuffled
-from avqa_llm.training.packing import IGNORE, Packed, Piece, pack
+from avqa_llm.training.packing import Packed, Piece, pack, packed_loss
 from avqa_llm.training.rows import ClipRow, question_blocks, read_rows
 
 WORD_STD = 0.5
@@ -142,24 +142,3 @@ def fitting(prefix: Piece, blocks: list[Piece], length: int) -> list[Piece]:
             kept.append(block)
             room -= len(block.ids)
     return kept
-
-
-def packed_loss(
-    trunk: Any, lm_head: nn.Module, batch: Packed, embeds_BLD: Tensor | None = None
-) -> Tensor:
-    """Next-token loss of a packed batch, over the positions that are learned only.
-
-    A block's first token is never predicted: the token before it belongs to another block.
-    """
-    inputs: dict[str, Tensor] = {"inputs_embeds": embeds_BLD} if embeds_BLD is not None else {}
-    hidden_BLD = trunk(
-        **(inputs or {"input_ids": batch.ids_BL}),
-        attention_mask=batch.mask_B1LL(),
-        position_ids=batch.positions_BL,
-        use_cache=False,
-    ).last_hidden_state
-    labels = batch.labels_BL[:, 1:]
-    same_block = batch.blocks_BL[:, 1:] == batch.blocks_BL[:, :-1]
-    learned = (labels != IGNORE) & same_block
-    logits = lm_head(hidden_BLD[:, :-1][learned])
-    return nn.functional.cross_entropy(logits.float(), labels[learned])

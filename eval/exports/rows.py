@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.benchmarks.base import Question, QuestionSet
-from eval.runner import find_media
+from eval.media import find_media
 from eval.samples import RunError
 
 TEST = "data/test.jsonl"

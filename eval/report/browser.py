@@ -18,9 +18,10 @@ from urllib.parse import quote
 
 from avqa_llm.answer import Consumed, Evidence
 from avqa_llm.labels import NO_ANSWER
+from eval.media import file_of, find_media
 from eval.report.reading import Run
 from eval.report.words import count, many
-from eval.samples import ProbeSample, Sample
+from eval.samples import ProbeSample, RunError, Sample
 
 WHOLE = 5000
 """Up to so many answers, all are in the page."""
@@ -28,8 +29,6 @@ WRONG = 4000
 """Of more, at most so many that some run answers wrongly; right ones fill up to `WHOLE`."""
 BYTES = 4_000_000
 """And not more than so much JSON."""
-FLIP = "_flip"
-"""The end of the names of mirrored clips, here and in `browser.js`."""
 LONGEST = 2000
 """Characters of an answer that are shown."""
 SEED = 0
@@ -89,12 +88,10 @@ def files(run: Run, videos: Collection[str]) -> dict[str, str]:
     try:
         if not run.provenance.get("media") or not folder.is_dir():
             return {}
-        from eval.runner import find_media  # with much behind it
-
         found = find_media(folder)
-    except OSError:
+    except (OSError, RunError):
         return {}
-    paths = {video: found.get(video) or found.get(video.removesuffix(FLIP)) for video in videos}
+    paths = {video: file_of(found, video) for video in videos}
     below = {
         video: path.relative_to(folder).as_posix()
         for video, path in sorted(paths.items())
