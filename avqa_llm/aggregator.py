@@ -66,17 +66,21 @@ class ClueBlock(nn.Module):
 
 
 class ClueAggregator(nn.Module):
-    """`clues` queries for each modality."""
+    """`clues` queries for each modality.
+
+    `words_in`: width of the question's words; None: clues do not see the question.
+    """
 
     def __init__(
-        self, width: int, heads: int, layers: int, ratio: float, *, clues: int, words_in: int
+        self, width: int, heads: int, layers: int, ratio: float, *, clues: int, words_in: int | None
     ) -> None:
         super().__init__()
-        self.clues = clues
+        self.clues, self.asks = clues, words_in is not None
         self.queries = nn.Parameter(torch.randn(2 * clues, width) * 0.2)
-        self.read_words = nn.Sequential(nn.LayerNorm(words_in), nn.Linear(words_in, width))
-        self.word_order = nn.Embedding(64, width)
-        self.words = SelfBlock(width, heads, ratio)
+        if words_in is not None:
+            self.read_words = nn.Sequential(nn.LayerNorm(words_in), nn.Linear(words_in, width))
+            self.word_order = nn.Embedding(64, width)
+            self.words = SelfBlock(width, heads, ratio)
         self.blocks = nn.ModuleList(ClueBlock(width, heads, ratio) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
@@ -97,13 +101,11 @@ class ClueAggregator(nn.Module):
                 multiple of the G clips: the first B / G questions are about the first clip.
             picture: the same.
         """
-        place = torch.arange(words_BWD.shape[1], device=words_BWD.device).clamp(max=63)
-        words = self.read_words(words_BWD) + self.word_order(place)
-        words = self.words(words, words_there_BW)
-        queries = self.queries.expand(len(words), -1, -1)
-        state = torch.cat([queries, words], dim=1)
-        always = words_there_BW.new_ones(queries.shape[:2])
-        there = torch.cat([always, words_there_BW], dim=1)
+        state = self.queries.expand(len(words_BWD), -1, -1)
+        there = words_there_BW.new_ones(state.shape[:2])
+        if self.asks:
+            state = torch.cat([state, self._read(words_BWD, words_there_BW)], dim=1)
+            there = torch.cat([there, words_there_BW], dim=1)
         sound_weights = picture_weights = torch.empty(0)
         for block in self.blocks:
             state, sound_weights, picture_weights = block(state, there, self.clues, sound, picture)
@@ -113,6 +115,32 @@ class ClueAggregator(nn.Module):
             picture_BCD=out[:, self.clues :],
             sound_weights_BN=sound_weights,
             picture_weights_BN=picture_weights,
+        )
+
+    def _read(self, words_BWD: Tensor, there_BW: Tensor) -> Tensor:
+        """The question on the bridge's width, its words mixed."""
+        place = torch.arange(words_BWD.shape[1], device=words_BWD.device).clamp(max=63)
+        words = self.read_words(words_BWD) + self.word_order(place)
+        mixed: Tensor = self.words(words, there_BW)
+        return mixed
+
+
+class NoClues(nn.Module):
+    """In the place of the aggregator where there is no clue stage."""
+
+    def forward(
+        self, words_BWD: Tensor, words_there_BW: Tensor, sound: Keys, picture: Keys
+    ) -> Clues:
+        """No clues (B, 0, D), and weights of zero: nothing was looked at."""
+        questions, each = len(words_BWD), len(words_BWD) // len(sound[0])
+        none = sound[0].new_zeros(questions, 0, sound[0].shape[2])
+        weights = (keys.new_zeros(len(keys) * each, keys.shape[1]) for keys, _ in (sound, picture))
+        sound_weights_BN, picture_weights_BN = weights
+        return Clues(
+            sound_BCD=none,
+            picture_BCD=none,
+            sound_weights_BN=sound_weights_BN,
+            picture_weights_BN=picture_weights_BN,
         )
 
 

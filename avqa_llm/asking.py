@@ -23,11 +23,11 @@ SAMPLES = Path(__file__).resolve().parent.parent / "app" / "samples"
 def run(args: argparse.Namespace) -> int:
     """`avqa ask FILE QUESTION [QUESTION ...]`: later questions follow up on earlier ones."""
     from avqa_llm.devices import prepare_cpu
-    from avqa_llm.engine import LocalEngine
+    from avqa_llm.engine import load_engine
 
     prepare_cpu()
     started = time.perf_counter()
-    engine = LocalEngine.load(args.model, cache=True)
+    engine = load_engine(args.model, cache=True)
     loaded = time.perf_counter()
     clip = engine.read(args.file, reader=args.reader)
     times = {"load": loaded - started, "decode": time.perf_counter() - loaded}
@@ -120,13 +120,13 @@ def _place(evidence: Evidence) -> str:
 def run_demo(args: argparse.Namespace) -> int:
     """`avqa demo`: the bundled sample clips with questions whose answers are known."""
     from avqa_llm.devices import prepare_cpu
-    from avqa_llm.engine import LocalEngine, Session
+    from avqa_llm.engine import Session, load_engine
 
     listing = SAMPLES / "samples.json"
     if not listing.exists():
         raise AVQAError(f"the sample clips are missing: {listing} does not exist")
     prepare_cpu()
-    engine = LocalEngine.load(args.model)
+    engine = load_engine(args.model)
     right = total = 0
     for sample in json.loads(listing.read_text()):
         path = SAMPLES / sample["file"]

@@ -1,4 +1,4 @@
-"""The `avqa` command: `ask`, `demo`, `train`, `doctor`.
+"""The `avqa` command: `ask`, `demo`, `features`, `train`, `doctor`.
 
 Only the standard library is imported here. A command names the function that carries it out
 as `module:function`, and that module is imported when the command runs, so that `avqa --help`
@@ -59,7 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_ask(commands)
     _add_demo(commands)
+    _add_features(commands)
     _add_train(commands)
+    _add_export(commands)
     _add_doctor(commands)
     return parser
 
@@ -99,6 +101,54 @@ def _add_demo(commands: Subparsers[argparse.ArgumentParser]) -> None:
     demo.set_defaults(target="avqa_llm.asking:run_demo")
 
 
+def _add_features(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    features = commands.add_parser(
+        "features",
+        help="run the frozen encoders over a folder of media, once",
+        description="Run a model's frozen encoders over a folder of media and keep what comes out "
+        "for training, evaluation and serving. It can be killed at any moment: the same command "
+        "goes on. Several may fill one store at once.",
+    )
+    features.add_argument(
+        "source", metavar="FOLDER|LIST", type=Path, help="media, or a file that names some, a line"
+    )
+    _add_model(features, "a preset, a model directory or a recipe (default: %(default)s)")
+    features.add_argument("--out", metavar="DIR", type=Path, required=True, help="the store")
+    features.add_argument(
+        "--rows",
+        metavar="FILE.jsonl",
+        type=Path,
+        help="instruction data: encode the clips of FOLDER that it asks for, cut as it says",
+    )
+    features.add_argument(
+        "--workers", metavar="N", type=int, default=1, help="processes (default: %(default)s)"
+    )
+    features.add_argument(
+        "--dtype",
+        choices=("float16", "int8", "float32"),
+        help="how values are kept (default: as the store has them already, else float16)",
+    )
+    features.add_argument(
+        "--shard-mb",
+        metavar="N",
+        type=float,
+        default=256,
+        help="size of a file of the store (default: %(default)s)",
+    )
+    features.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: on the machines of a Ray cluster (default: %(default)s)",
+    )
+    features.add_argument(
+        "--skip-broken",
+        action="store_true",
+        help="exit with 0 although files could not be read; they are named all the same",
+    )
+    features.set_defaults(target="avqa_llm.featuring:run")
+
+
 def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
     train = commands.add_parser(
         "train",
@@ -109,12 +159,46 @@ def _add_train(commands: Subparsers[argparse.ArgumentParser]) -> None:
     train.add_argument("recipe", metavar="RECIPE", type=Path, help="a YAML file")
     train.add_argument("--resume", action="store_true", help="continue from the last checkpoint")
     train.add_argument(
-        "--dry-run", action="store_true", help="check the recipe and its data, train nothing"
+        "--dry-run",
+        action="store_true",
+        help="check recipe and data, count weights, estimate memory and time; train nothing",
     )
     train.add_argument(
         "--out", metavar="DIR", type=Path, help="where to write (default: what the recipe says)"
     )
+    train.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="another value for a key of the recipe, such as instruct.loop.steps=200; repeatable",
+    )
     train.set_defaults(target="avqa_llm.training.run:run")
+
+
+def _add_export(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    export = commands.add_parser(
+        "export",
+        help="write a trained model so that peft, transformers and vLLM load it",
+        description="Write a model directory anew: its adapter as plain peft, or merged into the "
+        f"language model's weights. `{PROG} ask --model OUT` works with both.",
+    )
+    export.add_argument("model", metavar="PRESET|DIR", help="a preset's name or a model directory")
+    export.add_argument("--out", metavar="OUT", type=Path, required=True, help="must not exist yet")
+    export.add_argument(
+        "--merge", action="store_true", help="merge LoRA into the weights: OUT/llm is a checkpoint"
+    )
+    export.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="of merged weights (default: as the base stores them)",
+    )
+    export.add_argument(
+        "--base",
+        choices=("float", "dequantized"),
+        help="what to merge an adapter into that was trained over quantised weights",
+    )
+    export.set_defaults(target="avqa_llm.exporting:run")
 
 
 def _add_doctor(commands: Subparsers[argparse.ArgumentParser]) -> None:
@@ -128,13 +212,11 @@ def _add_doctor(commands: Subparsers[argparse.ArgumentParser]) -> None:
     doctor.set_defaults(target="avqa_llm.doctor:run")
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model",
-        metavar="PRESET|DIR",
-        default="tiny",
-        help="a preset's name or a model directory (default: %(default)s)",
-    )
+def _add_model(
+    parser: argparse.ArgumentParser,
+    what: str = "a preset's name or a model directory (default: %(default)s)",
+) -> None:
+    parser.add_argument("--model", metavar="PRESET|DIR", default="tiny", help=what)
 
 
 def run_command(args: argparse.Namespace) -> int:

@@ -38,6 +38,7 @@ class Need:
 NEEDS = (
     Need(package="torch", purpose="the model"),
     Need(package="transformers", purpose="LLM and frozen encoders"),
+    Need(package="accelerate", purpose="training on one or many processors"),
     Need(package="peft", purpose="LoRA adapters"),
     Need(package="safetensors", purpose="weights and cached features"),
     Need(package="tokenizers", purpose="the LLM's vocabulary"),
@@ -49,7 +50,8 @@ NEEDS = (
     Need(package="opencv-python-headless", purpose="resizing and drawing frames"),
     Need(package="scipy", purpose="resampling and acoustic measures"),
     Need(package="bitsandbytes", purpose="QLoRA", extra="train"),
-    Need(package="accelerate", purpose="multi-process training", extra="train"),
+    Need(package="tensorboard", purpose="curves of a training run", extra="train"),
+    Need(package="ray", purpose="features on many machines", extra="ray"),
     Need(package="decord2", purpose="--reader decord", extra="decord"),
     Need(package="faster-whisper", purpose="transcripts", extra="speech"),
     Need(package="gradio", purpose="the chat page", extra="app"),

@@ -10,13 +10,15 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from avqa_llm.encoders import Tokens
-from avqa_llm.encoders.cache import FeatureCache, feature_key, identity
+from avqa_llm.encoders.cache import FeatureCache, identity
+from avqa_llm.encoders.codec import rounded
+from avqa_llm.encoders.store import FeatureStore
+from avqa_llm.encoders.store_info import StoreInfo, clip_key
 from avqa_llm.media import Clip
 from avqa_llm.model import AVQAModel, ClipTokens
 
@@ -31,39 +33,67 @@ class ClipEncoder:
     from a file.
     """
 
-    def __init__(self, model: AVQAModel, cache: FeatureCache | None) -> None:
-        """`cache`: where tokens of clips are kept on disk."""
-        self.model, self.cache = model, cache
+    def __init__(
+        self, model: AVQAModel, cache: FeatureCache | None, store: FeatureStore | None = None
+    ) -> None:
+        """`cache`: where tokens of clips are kept on disk. `store`: where many are already.
+
+        Raises:
+            CheckpointError: the store was made with other encoders.
+        """
+        self.model, self.cache, self.store = model, cache, store
+        if store is not None:
+            store.require(StoreInfo.of(model.picture, model.sound))
         self._identities = (identity(model.picture), identity(model.sound)) if cache else ("", "")
         self._sounds: OrderedDict[str, Tokens] = OrderedDict()
         self._pictures: OrderedDict[str, Tokens] = OrderedDict()
 
     def __call__(self, clip: Clip) -> ClipTokens:
         """Tokens of a clip, computed or remembered."""
-        names = (
-            _digest(clip.sound_CS, clip.sound_rate_hz),
-            _digest(clip.frames_THWC, clip.frame_times_s.tobytes()),
-        )
+        names, model = clip_digests(clip), self.model
+        if self.store is not None:
+            self._look(names, self.store)
         if self.cache is not None and not (names[0] in self._sounds and names[1] in self._pictures):
             self._load(clip, names, self.cache)
-        model = self.model
         return ClipTokens(
             sound=_once(self._sounds, names[0], lambda: model.sound(clip)),
             picture=_once(self._pictures, names[1], lambda: model.picture(clip)),
             seconds=clip.duration_s,
         )
 
+    def _look(self, names: tuple[str, str], store: FeatureStore) -> None:
+        """Take from a store what it has: a muted clip still has the frames of the whole one."""
+        for kept, name, find in (
+            (self._sounds, names[0], store.sound),
+            (self._pictures, names[1], store.picture),
+        ):
+            if name not in kept and (tokens := find(name)) is not None:
+                _once(kept, name, lambda tokens=tokens: tokens)  # type: ignore[misc]
+
     def _load(self, clip: Clip, names: tuple[str, str], cache: FeatureCache) -> None:
-        """Take tokens from disk, or compute and put them there."""
-        content = hashlib.sha256(repr(names).encode()).hexdigest()[:16]
+        """Take tokens from disk, or compute what is missing and put them there.
+
+        Beside a store nothing is put there, for its values may be rougher than the cache's.
+        """
         sampling = self.model.config.picture.sampling()
-        key = feature_key(f"{clip.sha256}-{content}", *self._identities, sampling)
+        key = clip_key(clip.sha256, names, *self._identities, sampling)
         kept = cache.get(key)
-        picture, sound = kept or (self.model.picture(clip), self.model.sound(clip))
-        if kept is None:
+        picture, sound = kept or (
+            self._pictures.get(names[1]) or self.model.picture(clip),
+            self._sounds.get(names[0]) or self.model.sound(clip),
+        )
+        if kept is None and self.store is None:
             cache.put(key, picture, sound)
         _once(self._sounds, names[0], lambda: sound)
         _once(self._pictures, names[1], lambda: picture)
+
+
+def clip_digests(clip: Clip) -> tuple[str, str]:
+    """Of the sound and of the frames, as they were decoded and changed since."""
+    return (
+        _digest(clip.sound_CS, clip.sound_rate_hz),
+        _digest(clip.frames_THWC, clip.frame_times_s.tobytes()),
+    )
 
 
 def _digest(array: np.ndarray, *more: Any) -> str:
@@ -73,14 +103,9 @@ def _digest(array: np.ndarray, *more: Any) -> str:
     return digest.hexdigest()
 
 
-def _rounded(tokens: Tokens) -> Tokens:
-    half = tokens.values_ND.half()
-    return replace(tokens, values_ND=half.float()) if half.isfinite().all() else tokens
-
-
 def _once(kept: OrderedDict[str, Tokens], name: str, make: Callable[[], Tokens]) -> Tokens:
     """What is kept under a name; it is made where there is none, and the oldest one leaves."""
-    tokens = kept.pop(name, None) or _rounded(make())
+    tokens = kept.pop(name, None) or rounded(make())
     kept[name] = tokens
     with suppress(KeyError):  # another thread may have made room already
         if len(kept) > KEPT:

@@ -18,6 +18,7 @@ from torch import Tensor
 from avqa_llm.answer import Alternative, Answer, Consumed, Evidence
 from avqa_llm.bridge import ClipKeys
 from avqa_llm.encoders.cache import FeatureCache
+from avqa_llm.encoders.store import FeatureStore
 from avqa_llm.encoding import ClipEncoder
 from avqa_llm.evidence import picture_evidence, sound_evidence
 from avqa_llm.folders import user_cache
@@ -30,7 +31,7 @@ from avqa_llm.prompt import CLUE, PICTURE, SOUND, Turn, spoken
 from avqa_llm.questions import Questions
 from avqa_llm.session import Session, finished, warnings_about
 
-__all__ = ["LocalEngine", "Reading", "Session", "cache_folder"]
+__all__ = ["LocalEngine", "Reading", "Session", "cache_folder", "load_engine"]
 
 RECORD_LIMIT, STEPS_LIMIT, OPEN_LIMIT = 120, 48, 128
 """Most tokens of a record, of an answer's steps, of an open answer."""
@@ -64,25 +65,44 @@ class Outcome:
 class LocalEngine:
     """Answers with a model directory, on this machine."""
 
-    def __init__(self, model: AVQAModel, *, cache: FeatureCache | None = None) -> None:
-        """`cache`: where encoder tokens of clips are kept on disk; none: in memory only."""
+    def __init__(
+        self,
+        model: AVQAModel,
+        *,
+        cache: FeatureCache | None = None,
+        features: FeatureStore | None = None,
+        merge: bool = True,
+    ) -> None:
+        """Take a model over.
+
+        Args:
+            model: from now on this engine's own, unless `merge` is False.
+            cache: where encoder tokens of clips are kept on disk; none: in memory only.
+            features: where those of many clips are already (`avqa features`).
+            merge: add LoRA to the weights that it adapts; False leaves the model as it is, for
+                training to go on.
+        """
         self.model = model
-        if not any(getattr(part, "merged", False) for part in model.llm.modules()):
+        if merge and not any(getattr(part, "merged", False) for part in model.llm.modules()):
             model.llm.merge_adapter()  # the same function in fewer products: faster
         self.decoder = Decoder(model.llm)
-        self.encoder = ClipEncoder(model, cache)
+        self.encoder = ClipEncoder(model, cache, features)
         self.labels = LABELS
         self._label_ids = [model.prompt.text(spoken(label)) for label in LABELS]
 
     @classmethod
-    def load(cls, model: str | Path, *, cache: bool = False) -> LocalEngine:
-        """Load a preset or a model directory.
+    def load(
+        cls, model: str | Path, *, cache: bool = False, features: Path | None = None
+    ) -> LocalEngine:
+        """Load a preset or a model directory; `features` is a folder of `avqa features`.
 
         Raises:
-            CheckpointError: there is none of that name, or it is incomplete.
+            CheckpointError: there is none of that name, it is incomplete, or the features are
+                not those of its encoders.
         """
         kept = FeatureCache(cache_folder(), CACHE_BYTES) if cache else None
-        return cls(AVQAModel.from_pretrained(find_model(model)), cache=kept)
+        store = None if features is None else FeatureStore(features)
+        return cls(AVQAModel.from_pretrained(find_model(model)), cache=kept, features=store)
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -308,6 +328,20 @@ class LocalEngine:
             Outcome(text=text, label=to_label(text), probability=p)
             for text, p in zip(texts, first, strict=True)
         ]
+
+
+def load_engine(model: str | Path, *, cache: bool = False, features: Path | None = None) -> Any:
+    """The engine that a model directory needs, loaded: a `LocalEngine` or one that is used alike.
+
+    Models that see and hear by themselves keep no features: `cache` and `features` do nothing.
+    """
+    from avqa_llm.omni.engine import OmniEngine
+    from avqa_llm.omni.model import is_omni
+
+    folder = find_model(model)
+    if is_omni(folder):
+        return OmniEngine.load(folder)
+    return LocalEngine.load(folder, cache=cache, features=features)
 
 
 def cache_folder() -> Path:

@@ -1,7 +1,8 @@
 """From the aggregator's attention to places of the clip that a person can check.
 
 The weights over tokens are summed into seconds of sound, and into columns of the picture; the
-strongest are cited. Whether an answer rests on what it cites is measured by deletion:
+strongest are cited, and nothing where there is no attention at all, as in a model without clue
+stage. Whether an answer rests on what it cites is measured by deletion:
 `python -m eval evidence`.
 
 Legend: N tokens.
@@ -23,7 +24,7 @@ WEAK = 0.5
 
 def sound_evidence(tokens: Tokens, weights_N: Tensor, *, most: int = 3) -> list[Evidence]:
     """The seconds of sound that were looked at most; neighbours are joined."""
-    if not tokens.n:
+    if not weights_N.any():
         return []
     bins = (tokens.times_N / SPAN_S).long()
     sums = torch.zeros(int(bins.max()) + 1).index_add_(0, bins, weights_N)
@@ -52,7 +53,7 @@ def sound_evidence(tokens: Tokens, weights_N: Tensor, *, most: int = 3) -> list[
 
 def picture_evidence(tokens: Tokens, weights_N: Tensor, *, most: int = 3) -> list[Evidence]:
     """The regions that were looked at most, each with the moments where it mattered."""
-    if not tokens.n:
+    if not weights_N.any():
         return []
     xs, ys = (torch.unique(tokens.places_N2[:, axis]) for axis in (0, 1))
     half = (0.5 / len(xs), 0.5 / len(ys))

@@ -15,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,10 @@ import torch
 from torch import Tensor, nn
 
 from avqa_llm.bridge import Bridge, BridgeConfig, ClipKeys
+from avqa_llm.connectors import Layout
 from avqa_llm.encoders import PictureConfig, PictureEncoder, SoundConfig, SoundEncoder, Tokens
 from avqa_llm.errors import AVQAError, CheckpointError
+from avqa_llm.llm import ADAPTER, ADAPTER_CONFIG, ALL_LINEAR, load_adapter, load_llm, lora_targets
 from avqa_llm.media import Clip
 from avqa_llm.prompt import CLUE, PICTURE, SOUND, Prompt
 from avqa_llm.quiet import quiet_loading
@@ -32,7 +34,6 @@ from avqa_llm.tokenbatch import TokenBatch
 
 FORMAT = 1
 CONFIG, BRIDGE = "avqa.json", "bridge.safetensors"
-ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +46,9 @@ class LoraSettings:
         *("q_proj", "k_proj", "v_proj", "o_proj"),
         *("gate_proj", "up_proj", "down_proj"),
     )
+    """Names of linear layers, or `all-linear` alone: all that the decoder's layers have."""
+    dropout: float = 0.0
+    """Share of the inputs of LoRA that is left out in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +146,8 @@ class AVQAModel(nn.Module):
             sound_in=sound.width,
             picture_in=picture.width,
             llm_width=embeddings.shape[1],
+            sound_layout=Layout(rate=sound.config.tokens_per_s),
+            picture_layout=Layout(rate=picture.config.fps, grid=picture.config.grid),
         )
         self.bridge.fit_words(embeddings.detach()[: len(tokenizer)])
 
@@ -149,6 +155,29 @@ class AVQAModel(nn.Module):
     def inner(self) -> Any:
         """The causal language model inside peft, with the LoRA layers in place."""
         return self.llm.get_base_model()
+
+    @property
+    def trunk(self) -> Any:
+        """The inner language model without its head."""
+        return self.inner.get_decoder()
+
+    @property
+    def head(self) -> nn.Module:
+        """From hidden states to the logits of words."""
+        head: nn.Module = self.inner.get_output_embeddings()
+        return head
+
+    @property
+    def filling(self) -> int:
+        """The id that fills up sequences. It is never learned, so it may be the end's."""
+        pad = self.prompt.tokenizer.pad_token_id
+        return int(self.prompt.eos[0] if pad is None else pad)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the language model is; soft tokens go there."""
+        place: torch.device = self.llm.get_input_embeddings().weight.device
+        return place
 
     # -- reading clips ---------------------------------------------------------------------
 
@@ -160,9 +189,9 @@ class AVQAModel(nn.Module):
 
     def keys(self, clips: Sequence[ClipTokens]) -> ClipKeys:
         """Bridge clips, as far as that goes without a question."""
-        seconds = torch.tensor([clip.timeline for clip in clips])
-        sound = TokenBatch.of([clip.sound for clip in clips])
-        picture = TokenBatch.of([clip.picture for clip in clips])
+        seconds = torch.tensor([clip.timeline for clip in clips], device=self.device)
+        sound = TokenBatch.of([clip.sound for clip in clips]).to(self.device)
+        picture = TokenBatch.of([clip.picture for clip in clips]).to(self.device)
         keys: ClipKeys = self.bridge(sound, picture, seconds)
         return keys
 
@@ -187,7 +216,7 @@ class AVQAModel(nn.Module):
         for n, question in enumerate(questions):
             ids[n, : len(question)] = torch.tensor(question)
             there[n, : len(question)] = True
-        return self.llm.get_input_embeddings()(ids).detach(), there
+        return self.llm.get_input_embeddings()(ids.to(self.device)).detach(), there.to(self.device)
 
     def place(self, ids_BL: Tensor, soft: dict[int, tuple[Tensor, Tensor]]) -> Tensor:
         """Prompt ids to embeddings (B, L, E), soft tokens put where their ids stand.
@@ -241,34 +270,67 @@ class AVQAModel(nn.Module):
         shutil.rmtree(aside)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> AVQAModel:
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        parts: str | Path | None = None,
+        trained: bool = False,
+        **how: Any,
+    ) -> AVQAModel:
         """Load a model directory, with what it names.
+
+        Args:
+            folder: the model directory.
+            parts: what relative names in it are relative to; absent: the directory itself.
+            trained: LoRA is to be trained on, so its weights become float32.
+            how: options of `load_llm`: dtype, attention, quantize, device.
 
         Raises:
             CheckpointError: a file is missing, foreign or does not fit the others.
         """
-        folder = Path(folder)
+        folder, beside = Path(folder), Path(parts or folder)
         config = read_config(folder)
-        base, tokenizer = load_llm(located(config.llm, folder), config.llm_revision)
+        base, tokenizer = load_llm(located(config.llm, beside), config.llm_revision, **how)
+        base.requires_grad_(False)
         with quiet_loading(folder):
-            llm = load_adapter(base, folder)
-        model = cls(config, **_encoders(config, folder), llm=llm, tokenizer=tokenizer)
+            llm = load_adapter(base, folder, rank=config.lora.rank)
+        if trained:
+            widen_adapter(llm)
+        model = cls(config, **_encoders(config, beside), llm=llm, tokenizer=tokenizer)
         model.load_bridge(folder / BRIDGE)
         return model.eval()
 
     @classmethod
-    def fresh(cls, config: ModelConfig, folder: str | Path, *, seed: int = 0) -> AVQAModel:
-        """A model with a new bridge and a new adapter around what the config names."""
+    def fresh(
+        cls, config: ModelConfig, folder: str | Path, *, seed: int = 0, **how: Any
+    ) -> AVQAModel:
+        """A model with a new bridge and a new adapter around what the config names.
+
+        Args:
+            config: of the model; its LoRA targets may be `all-linear`.
+            folder: what relative names in it are relative to.
+            seed: of the new weights.
+            how: options of `load_llm`: dtype, attention, quantize, device.
+
+        Raises:
+            CheckpointError: a part cannot be loaded.
+            RecipeError: LoRA targets that the language model has not.
+        """
         from peft import LoraConfig, get_peft_model
 
         folder = Path(folder)
-        base, tokenizer = load_llm(located(config.llm, folder), config.llm_revision)
+        base, tokenizer = load_llm(located(config.llm, folder), config.llm_revision, **how)
         base.requires_grad_(False)
+        wanted = config.lora.targets
+        targets = lora_targets(base, ALL_LINEAR if wanted == (ALL_LINEAR,) else wanted)
+        config = replace(config, lora=replace(config.lora, targets=tuple(targets)))
         torch.manual_seed(seed)
         lora = LoraConfig(
             r=config.lora.rank,
             lora_alpha=config.lora.alpha,
-            target_modules=list(config.lora.targets),
+            lora_dropout=config.lora.dropout,
+            target_modules=targets,
             task_type="CAUSAL_LM",
         )
         with quiet_loading(folder):
@@ -311,73 +373,14 @@ def located(source: str, folder: Path) -> str:
     return str(inside) if inside.is_dir() else source
 
 
-def load_adapter(base: Any, folder: Path) -> Any:
-    """The language model with the LoRA weights of a model directory.
-
-    Raises:
-        CheckpointError: a file is missing or damaged, or weights are missing or foreign. (peft
-            only warns about that and goes on with fresh ones.)
-    """
-    from peft import PeftModel
-    from safetensors import safe_open
-
-    for name in (ADAPTER, ADAPTER_CONFIG):
-        if not (folder / name).exists():
-            raise CheckpointError(f"{folder} lacks {name}: the LoRA weights are incomplete")
-    path = folder / ADAPTER
-    try:
-        llm = PeftModel.from_pretrained(base, str(folder), use_safetensors=True)
-        with safe_open(path, "pt") as file:
-            found = set(file.keys())
-    except Exception as error:  # safetensors, torch and peft each raise their own
-        raise CheckpointError(
-            f"{folder}: {ADAPTER_CONFIG} and {ADAPTER} do not fit this model: {error}"
-        ) from error
-    wanted = {key.replace(".default", "") for key in llm.state_dict() if "lora_" in key}
-    if odd := sorted(wanted ^ found):
-        raise CheckpointError(
-            f"{path} does not fit this model: {len(odd)} weights are missing or foreign, such as"
-            f" {odd[0]}"
-        )
-    return llm
-
-
-def load_llm(source: str, revision: str | None) -> tuple[Any, Any]:
-    """Causal language model (float32, frozen by the caller) and tokenizer.
-
-    Raises:
-        CheckpointError: it is neither a directory nor to be had from the hub.
-    """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-        with quiet_loading(source):
-            llm, report = AutoModelForCausalLM.from_pretrained(
-                source,
-                revision=revision,
-                dtype=torch.float32,
-                use_safetensors=True,
-                attn_implementation="eager",
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"language model {source!r} cannot be loaded: {error}. Name a directory, or a hub"
-            " name while the hub can be reached"
-        ) from error
-    # transformers fills what is missing with random numbers and goes on.
-    if missing := sorted(report["missing_keys"]):
-        raise CheckpointError(
-            f"language model {source!r} lacks {len(missing)} weights, such as {missing[0]}"
-        )
-    return llm, tokenizer
+def widen_adapter(llm: Any) -> None:
+    """Make LoRA weights float32: steps of an optimizer are lost in less."""
+    for name, parameter in llm.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
 
 
 def _encoders(config: ModelConfig, folder: Path) -> dict[str, Any]:
-    from dataclasses import replace
-
     from avqa_llm.encoders.load import load_picture_encoder, load_sound_encoder
 
     picture = replace(config.picture, source=located(config.picture.source, folder))

@@ -47,12 +47,14 @@ class Questions:
         prompt, earlier = model.prompt, model.prompt.history(history)
         words = [prompt.text(spoken(question)) for _, question in rows]
         n, clues, width = len(rows), model.config.bridge.clues, keys.sound_BQE.shape[2]
-        soft, exists = torch.zeros(n, 2 * clues, width), torch.zeros(n, 2 * clues).bool()
+        soft = keys.sound_BQE.new_zeros(n, 2 * clues, width)
+        exists = keys.sound[1].new_zeros(n, 2 * clues)
         heard, seen = (torch.zeros(n, part[0].shape[1]) for part in (keys.sound, keys.picture))
         for clips, numbers in _alike([clip for clip, _ in rows], words):
             some = keys.rows(torch.tensor(clips))
             soft[numbers], exists[numbers], found = model.clues(some, [words[i] for i in numbers])
-            heard[numbers], seen[numbers] = found.sound_weights_BN, found.picture_weights_BN
+            heard[numbers] = found.sound_weights_BN.float().cpu()
+            seen[numbers] = found.picture_weights_BN.float().cpu()
         counts = exists.sum(1).tolist()
         prompts = [
             earlier + prompt.question_ids(own, count, again=bool(history))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +34,10 @@ class TokenBatch:
             times[n, : row.n], places[n, : row.n] = row.times_N, row.places_N2
             there[n, : row.n] = True
         return cls(values_BND=values, times_BN=times, places_BN2=places, there_BN=there)
+
+    def to(self, device: Any, **how: Any) -> TokenBatch:
+        """The same elsewhere."""
+        return TokenBatch(**{f.name: getattr(self, f.name).to(device, **how) for f in fields(self)})
 
     def without(self, gone_B: Tensor) -> TokenBatch:
         """The batch with this modality missing where `gone_B` is True."""

@@ -13,8 +13,9 @@ from avqa_llm.media import Clip
 SIZE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SIZE |= {"intermediate_size": 48}
 TEXT = SIZE | {"vocab_size": 40, "max_position_embeddings": 16}
-PICTURE_KINDS = ("vit", "clip", "siglip", "dinov2", "dinov2_with_registers")
-SOUND_KINDS = ("vit", "audio-spectrogram-transformer", "clap", "whisper")
+PICTURE_KINDS = ("vit", "clip", "siglip", "siglip2", "dinov2", "dinov2_with_registers")
+PICTURE_KINDS += ("dinov3_vit",)
+SOUND_KINDS = ("vit", "audio-spectrogram-transformer", "clap", "whisper", "pe_audio")
 
 
 def picture_model(kind: str, **shape: Any) -> Any:
@@ -31,6 +32,12 @@ def picture_model(kind: str, **shape: Any) -> Any:
     if kind == "siglip":
         ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
         return t.SiglipModel(t.SiglipConfig(text_config=TEXT | ends, vision_config=vision))
+    if kind == "siglip2":
+        ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+        vision = {k: v for k, v in vision.items() if k != "image_size"} | {"num_patches": 16}
+        return t.Siglip2Model(t.Siglip2Config(text_config=TEXT | ends, vision_config=vision))
+    if kind == "dinov3_vit":
+        return t.DINOv3ViTModel(t.DINOv3ViTConfig(num_register_tokens=4, **vision))
     if kind == "dinov2":
         return t.Dinov2Model(t.Dinov2Config(**vision))
     if kind == "dinov2_with_registers":
@@ -58,11 +65,27 @@ def sound_model(kind: str, **shape: Any) -> Any:
         ends = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
         ends |= {"decoder_start_token_id": 0}
         return t.WhisperModel(t.WhisperConfig(vocab_size=40, **(sizes | ends | shape)))
+    if kind == "pe_audio":
+        ends = {"pad_token_id": 0, "bos_token_id": 0, "eos_token_id": 0}
+        ends |= {"cls_token_id": 0, "sep_token_id": 0}
+        codec = {"encoder_hidden_size": 2, "codebook_dim": 8}
+        codec |= {"downsampling_ratios": [2, 8, 10, 12]}  # 40 ms, as the real one
+        audio = SIZE | {"head_dim": 16, "dac_config": codec} | shape
+        model = t.PeAudioModel(t.PeAudioConfig(text_config=TEXT | ends, audio_config=audio))
+        return _audible(model)
     spectrogram = {"image_size": (64, 1000), "patch_size": (64, 10), "num_channels": 2}
     return t.ViTModel(t.ViTConfig(**(SIZE | spectrogram | shape)), add_pooling_layer=False)
 
 
 LAYERS = ("layers", "attention_heads")
+
+
+def _audible(model: Any) -> Any:
+    """With larger weights in its codec, whose own would let nothing through at this width."""
+    for module in model.audio_encoder.embedder.modules():
+        if isinstance(module, torch.nn.Conv1d | torch.nn.Linear):
+            torch.nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+    return model
 
 
 def saved(model: Any, folder: Path) -> Path:

@@ -40,6 +40,12 @@ FAMILIES = {
     "qwen2-siglip-ast": ("qwen2", "siglip", "audio-spectrogram-transformer"),
 }
 """Two of each: language model, picture, sound."""
+FAMILY_SHAPES: dict[str, dict[str, Any]] = {
+    "qwen3": {"head_dim": HIDDEN // 4},
+    "gemma3_text": {"head_dim": HIDDEN // 4, "sliding_window": 64, "query_pre_attn_scalar": 8},
+    "mistral": {"sliding_window": None},
+}
+"""What else a language model of this kind is told, to be this small."""
 LORA = LoraSettings(rank=4, alpha=8)
 BRIDGE = BridgeConfig(width=32, heads=2, clue_layers=2, clues=3)
 
@@ -53,16 +59,18 @@ def small_tokenizer(*, chat: bool = False) -> Any:
     return tokenizer
 
 
-def small_llm(family: str, *, seed: int = 0, vocab_size: int | None = None) -> Any:
+def small_llm(
+    family: str, *, seed: int = 0, vocab_size: int | None = None, hidden: int = HIDDEN
+) -> Any:
     """A causal language model with weights large enough that its logits differ clearly."""
     from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
     tokenizer = small_tokenizer()
-    extra = {"head_dim": HIDDEN // 4} if family == "qwen3" else {}
+    extra = FAMILY_SHAPES.get(family, {})
     config = CONFIG_MAPPING[family](
         vocab_size=vocab_size or len(tokenizer),
-        hidden_size=HIDDEN,
-        intermediate_size=64,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from avqa_llm.bridge import BridgeConfig
@@ -19,27 +17,33 @@ from avqa_llm.engine import LocalEngine
 from avqa_llm.errors import AnnotationError, AVQAError, CheckpointError
 from avqa_llm.model import AVQAModel, ClipTokens
 from avqa_llm.prompt import CLUE, PICTURE, SOUND
+from avqa_llm.training.checkpoints import STATE, last_checkpoint
 from avqa_llm.training.connect import (
     ConnectConfig,
+    Extras,
     connect_losses,
     evidence_tokens,
     grounding_loss,
-    make_batch,
     train_connect,
 )
 from avqa_llm.training.features import Features
-from avqa_llm.training.loop import LoopConfig, fit, shuffled
+from avqa_llm.training.layout import make_batch
+from avqa_llm.training.loop import BatchAt, LoopConfig, fit, grouped, shuffled
 from avqa_llm.training.naming import Naming, slots, sounding, standing
 from avqa_llm.training.rows import ClipRow, Event, Question, dropped
+from avqa_llm.training.trainer import Guard
 from tests.model_parts import BRIDGE, small_clip, small_model
 
-LOOP = LoopConfig(steps=8, batch=4, lr=0.01, warmup=2, log_every=2, save_every_s=0.0)
-
-
-@pytest.fixture(autouse=True)
-def _whole_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There are virtual machines on which bf16 products kill the process."""
-    monkeypatch.setattr("avqa_llm.training.connect.fit", partial(fit, bf16=False))
+LOOP = LoopConfig(
+    # Whole precision: there are virtual machines on which bf16 products kill the process.
+    steps=8,
+    batch=4,
+    lr=0.01,
+    warmup=2,
+    log_every=2,
+    save_every_s=0.0,
+    precision="fp32",
+)
 
 
 # --- the loop -------------------------------------------------------------------------------
@@ -49,94 +53,169 @@ class Killed(Exception):
     pass
 
 
+class Numbers:
+    """A batch of the small net: what it was asked for, as a tensor."""
+
+    def __init__(self, values_BD: Tensor) -> None:
+        self.values_BD = values_BD
+
+    def to(self, device: object, **_: object) -> Numbers:
+        return self
+
+
 def small_net() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(6, 16), nn.Dropout(0.3), nn.GELU(), nn.Linear(16, 1))
 
 
-def loss_of(net: nn.Module, *, killed_at: int = -1, broken_at: int = -1) -> Callable[[int], dict]:
-    def loss_at(step: int) -> dict[str, Tensor]:
+def numbers(*, killed_at: int = -1, broken: frozenset[int] = frozenset()) -> BatchAt:
+    def batch_at(step: int, part: int, parts: int) -> Numbers:
         if step == killed_at:
             raise Killed
-        inputs = torch.from_numpy(np.random.default_rng(step).normal(size=(4, 6))).float()
-        loss = (net(inputs) - inputs.sum(1, keepdim=True)).square().mean()
-        loss = loss * float("nan") if step == broken_at else loss
-        return {"loss": loss, "one": torch.ones(())}
+        values = torch.randn(4, 6, generator=torch.Generator().manual_seed(step))[part::parts]
+        return Numbers(values * float("nan") if step in broken else values)
 
-    return loss_at
+    return batch_at
 
 
-def run(net: nn.Module, loss_at: Callable, folder: Path, *, resume: bool = False) -> None:
-    fit("net", net, loss_at, LOOP, folder=folder, resume=resume, bf16=False)
+def loss_of(net: nn.Module) -> Callable[[Numbers], dict[str, Tensor]]:
+    def loss(batch: Numbers) -> dict[str, Tensor]:
+        wanted = batch.values_BD.sum(1, keepdim=True)
+        return {"loss": (net(batch.values_BD) - wanted).square().mean(), "one": torch.ones(())}
+
+    return loss
 
 
-def test_a_killed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
-    unbroken, broken, again = small_net(), small_net(), small_net()
-    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
-    run(unbroken, loss_of(unbroken), tmp_path / "a")
-    with pytest.raises(Killed):
-        run(broken, loss_of(broken, killed_at=5), tmp_path / "b")
-    run(again, loss_of(again), tmp_path / "b", resume=True)
-    for one, other in zip(unbroken.parameters(), again.parameters(), strict=True):
-        assert torch.equal(one, other)
+def run(net: nn.Module, batch_at: BatchAt, folder: Path, *, resume: bool = False, **how) -> None:
+    config = replace(LOOP, **{k: v for k, v in how.items() if k != "validate"})
+    fit("net", net, batch_at, config, folder=folder, resume=resume, loss=loss_of(net),
+        validate=how.get("validate"))  # fmt: skip
+
+
+def weights(net: nn.Module) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_run_killed_at_any_step_ends_where_an_unbroken_one_does(
+    tmp_path: Path, parts: int
+) -> None:
+    whole = small_net()
+    run(whole, numbers(), tmp_path / "whole", parts=parts)
+    assert not torch.equal(weights(whole), weights(small_net()))
+    for killed_at in range(LOOP.steps):
+        folder, again = tmp_path / str(killed_at), small_net()
+        with pytest.raises(Killed):
+            run(small_net(), numbers(killed_at=killed_at), folder, parts=parts)
+        run(again, numbers(), folder, resume=True, parts=parts)
+        assert torch.equal(weights(again), weights(whole)), killed_at
+
+
+def test_parts_of_a_step_do_what_the_whole_batch_does(tmp_path: Path) -> None:
+    """Without dropout, whose draws differ."""
+    nets = [nn.Sequential(*(m for m in small_net() if not isinstance(m, nn.Dropout)))
+            for _ in range(2)]  # fmt: skip
+    for net, parts in zip(nets, (1, 2), strict=True):
+        run(net, numbers(), tmp_path / str(parts), parts=parts)
+    torch.testing.assert_close(weights(nets[0]), weights(nets[1]), rtol=1e-4, atol=1e-5)
+    with pytest.raises(AVQAError, match="batch of 4 clips cannot be split into 5"):
+        run(small_net(), numbers(), tmp_path / "5", parts=5)
 
 
 def test_without_resume_a_run_starts_anew(tmp_path: Path) -> None:
-    first, second = small_net(), small_net()
-    steps: list[int] = []
-    run(first, loss_of(first), tmp_path)
-    inner = loss_of(second)
-    run(second, lambda step: (steps.append(step), inner(step))[1], tmp_path)
-    assert steps == list(range(LOOP.steps))
+    one, other = small_net(), small_net()
+    run(one, numbers(), tmp_path)
+    run(other, numbers(), tmp_path)
+    assert torch.equal(weights(one), weights(other))
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_names_the_step(tmp_path: Path) -> None:
+def test_a_step_without_a_number_is_left_out_and_many_end_the_run(tmp_path: Path) -> None:
     net = small_net()
-    with pytest.raises(AVQAError, match="step 5"):
-        run(net, loss_of(net, broken_at=5), tmp_path)
-    with safe_open(tmp_path / "net.checkpoint.safetensors", "pt") as file:
-        assert file.metadata()["step"] == "5"
-        assert all(torch.isfinite(file.get_tensor(key)).all() for key in file.keys())
+    run(net, numbers(broken=frozenset({3})), tmp_path)
+    assert torch.isfinite(weights(net)).all()
+    assert logged(tmp_path)[-1]["left_out"] == 1
+    with pytest.raises(AVQAError, match="no longer a number at step 6.* lower lr"):
+        run(small_net(), numbers(broken=frozenset({4, 5, 6})), tmp_path, bad_steps=3)
 
 
-def test_a_checkpoint_is_written_aside_first(tmp_path: Path, monkeypatch) -> None:
-    net = small_net()
-    run(net, loss_of(net), tmp_path)
-    path = tmp_path / "net.checkpoint.safetensors"
-    whole = path.read_bytes()
+def test_a_step_far_longer_than_usual_is_left_out(tmp_path: Path) -> None:
+    guard = Guard("net", replace(LOOP, spike=10.0, bad_steps=3))
+    assert guard.bad_step(50.0, 0) is None  # nothing is usual yet
+    for n in range(60):
+        assert guard.bad_step(1.0 + n % 3, n) is None
+    assert guard.bad_step(19.0, 60) is None
+    assert "times longer" in str(guard.bad_step(21.0, 61))
+    assert guard.bad_step(float("nan"), 62) == "the loss is no longer a number"
+    with pytest.raises(AVQAError, match="the 2 steps before it"):
+        guard.bad_step(1e9, 63)
+
+
+def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(Killed):
+        run(small_net(), numbers(killed_at=5), tmp_path)
+    kept = last_checkpoint(tmp_path / "net")
+    assert kept is not None and kept.name == "checkpoint-4"  # a batch is made one step ahead
+    content = (kept / STATE).read_bytes()
 
     def dies(*_: object) -> None:
         raise Killed
 
-    monkeypatch.setattr("avqa_llm.training.loop.os.replace", dies)
-    with pytest.raises(Killed):
-        run(net, loss_of(net), tmp_path)
-    assert path.read_bytes() == whole
-    assert {p.suffix for p in tmp_path.iterdir()} <= {".safetensors", ".writing", ".jsonl"}
+    with monkeypatch.context() as patch:
+        patch.setattr("avqa_llm.training.checkpoints.os.replace", dies)
+        with pytest.raises(Killed):
+            run(small_net(), numbers(), tmp_path, resume=True)
+    assert last_checkpoint(tmp_path / "net") == kept
+    assert (kept / STATE).read_bytes() == content
+    run(small_net(), numbers(), tmp_path, resume=True)
+    assert [p.name for p in (tmp_path / "net").glob("checkpoint-*")] == ["checkpoint-8"]
 
 
-@pytest.mark.parametrize("how", ["another net", "cut", "no checkpoint at all"])
+@pytest.mark.parametrize("how", ["another net", "cut", "pickle"])
 def test_a_checkpoint_that_does_not_fit_is_refused(tmp_path: Path, how: str) -> None:
-    net = small_net()
-    run(net, loss_of(net), tmp_path)
-    path = tmp_path / "net.checkpoint.safetensors"
+    run(small_net(), numbers(), tmp_path)
+    path = tmp_path / "net" / "checkpoint-8" / STATE
     other = nn.Sequential(nn.Linear(6, 8), nn.Identity(), nn.GELU(), nn.Linear(8, 1))
     if how != "another net":
         content = path.read_bytes()
         path.write_bytes(content[: len(content) // 2] if how == "cut" else b"pickle")
         other = small_net()
-    with pytest.raises(CheckpointError, match="net.checkpoint"):
-        run(other, loss_of(other), tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match="checkpoint-8"):
+        run(other, numbers(), tmp_path, resume=True)
 
 
 def test_metrics_are_means_and_go_on_after_a_kill(tmp_path: Path) -> None:
-    net = small_net()
     with pytest.raises(Killed):
-        run(net, loss_of(net, killed_at=5), tmp_path)
-    run(net, loss_of(net), tmp_path, resume=True)
-    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+        run(small_net(), numbers(killed_at=5), tmp_path)
+    run(small_net(), numbers(), tmp_path, resume=True)
+    rows = logged(tmp_path)
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert [row["one"] for row in rows] == [1.0] * 4
+
+
+def test_the_weights_of_the_best_validation_stay_and_patience_ends_the_run(tmp_path: Path) -> None:
+    net, seen = small_net(), []
+
+    def validate() -> dict[str, float]:
+        assert not net.training
+        seen.append(weights(net).clone())
+        return {"score": [1.0, 3.0, 2.0, 2.5, 9.0][len(seen) - 1]}
+
+    run(net, numbers(), tmp_path, validate=validate, validate_every=1, patience=2)
+    assert len(seen) == 4 and torch.equal(weights(net), seen[1])
+    scores = [row["val_score"] for row in logged(tmp_path) if "val_score" in row]
+    assert scores == [1.0, 3.0, 2.0, 2.5]
+
+
+def test_clips_of_a_length_come_together_and_each_comes_once() -> None:
+    costs = [int(c) for c in np.random.default_rng(0).integers(1, 1000, 400)]
+    one = [grouped(costs, batch=4, step=s, seed=0) for s in range(100)]
+    two = [grouped(costs, batch=4, step=s, seed=0) for s in range(100, 200)]
+    assert sorted(sum(one, [])) == sorted(sum(two, [])) == list(range(400)) and one != two
+    spread = np.mean([np.ptp([costs[i] for i in batch]) for batch in one])
+    chance = np.mean([np.ptp([costs[i] for i in shuffled(400, batch=4, step=s, seed=0)])
+                      for s in range(100)])  # fmt: skip
+    assert spread < chance / 20
+    assert len(grouped(costs[:6], batch=4, step=1, seed=0)) == 4
 
 
 def test_each_pass_sees_every_clip_once_in_another_order() -> None:
@@ -275,7 +354,7 @@ def test_clips_without_a_modality_have_neither_its_tokens_nor_its_places(
         assert all(q is None or not q.steps for q in batch.asked[3 * n : 3 * n + 3])
     record = model.prompt.tokenizer.decode(batch.packed.labels_BL[deaf][0].clamp(min=0))
     assert "l2" not in record, "a deaf clip is to write what can only be heard"
-    losses = connect_losses(model, model.inner.model, batch, config, Naming())
+    losses = connect_losses(model, model.inner.model, batch, config, Extras.of(model, config))
     assert torch.isfinite(losses["loss"])
 
 
@@ -286,7 +365,9 @@ def test_paired_questions_keep_places_and_soft_tokens_equal(
         for seed in range(3):
             config = connect(1, missing=0.5, pair=pair)
             batch = make_batch(model, rows(), given, [0, 1, 2], config, np.random.default_rng(seed))
-            losses = connect_losses(model, model.inner.model, batch, config, Naming())
+            losses = connect_losses(
+                model, model.inner.model, batch, config, Extras.of(model, config)
+            )
             assert torch.isfinite(losses["loss"])
 
 
@@ -301,7 +382,7 @@ def test_rows_of_another_set_are_refused(model: AVQAModel, given: Features, tmp_
 
 
 def test_evidence_is_found_in_time_and_on_the_picture(model: AVQAModel, given: Features) -> None:
-    sound, picture = given.batch([0])
+    sound, picture, _ = given.batch([0])
     question = rows()[0].questions[0]
     heard = sound.times_BN[0][evidence_tokens(question, sound, 0, by_ear=True)]
     assert heard.min() >= 1 and heard.max() < 2 and len(heard) == 4
@@ -356,7 +437,7 @@ def test_timeline_tokens_come_to_lie_near_the_names_of_what_is_there(
     adam = torch.optim.Adam(learned, lr=0.01)
     losses = []
     for _ in range(60):
-        keys = model.bridge(*given.batch(range(4)), seconds)
+        keys = model.bridge(*given.batch(range(4))[:2], seconds)
         losses.append(naming.of_timeline(model, keys, events))
         adam.zero_grad(), losses[-1].backward(), adam.step()
     words = model.llm.get_input_embeddings().weight[[model.prompt.text(n)[0] for n in NAMES]]
@@ -402,7 +483,7 @@ def test_clues_that_hold_their_event_cost_least(model: AVQAModel) -> None:
 
 
 def test_clips_of_which_nothing_is_known_cost_nothing(model: AVQAModel, given: Features) -> None:
-    keys = model.bridge(*given.batch(range(4)), torch.full((4,), 3))
+    keys = model.bridge(*given.batch(range(4)))
     assert float(Naming().of_timeline(model, keys, [()] * 4)) == 0
     soft, exists = torch.zeros(4, 6, 32), torch.ones(4, 6, dtype=torch.bool)
     assert float(Naming().of_events(model, soft, exists, [([], [])] * 4)) == 0

@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from avqa_llm.encoders.codec import packed, unpacked
 from avqa_llm.encoders.frozen import FrozenEncoder
 from avqa_llm.encoders.tokens import Tokens
 from avqa_llm.media import Sampling
@@ -31,7 +32,6 @@ FORMAT = "1"
 SUFFIX, ASIDE = ".safetensors", ".part"
 ABANDONED_S = 3600.0
 """A file that was being written this long ago belongs to a process that was killed."""
-PARTS = ("values_ND", "times_N", "places_N2")
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -49,8 +49,12 @@ def identity(encoder: FrozenEncoder) -> str:
 
     Reads all weights, about a second per gigabyte: ask once and keep the answer.
     """
-    text = f"{encoder.description()} {fingerprint(encoder.model)}"
-    return hashlib.sha256(text.encode()).hexdigest()
+    return identity_of(encoder.description(), fingerprint(encoder.model))
+
+
+def identity_of(description: str, weights: str) -> str:
+    """Return the identity of an encoder by its description and the fingerprint of its weights."""
+    return hashlib.sha256(f"{description} {weights}".encode()).hexdigest()
 
 
 def feature_key(file_sha256: str, picture: str, sound: str, sampling: Sampling) -> str:
@@ -86,7 +90,7 @@ class FeatureCache:
         """Keep the tokens; a reader sees the whole file or none."""
         from safetensors.torch import save
 
-        tensors = _tensors("picture", picture) | _tensors("sound", sound)
+        tensors = packed("picture", picture) | packed("sound", sound)
         lengths = {"picture": picture.length_s, "sound": sound.length_s}
         about = {"key": key, "format": FORMAT, "length_s": json.dumps(lengths)}
         content = save(tensors, metadata=about)
@@ -132,14 +136,6 @@ class FeatureCache:
             self._bytes -= size
 
 
-def _tensors(name: str, tokens: Tokens) -> dict[str, Tensor]:
-    half = tokens.values_ND.half()
-    values = half if bool(half.isfinite().all()) else tokens.values_ND.float()
-    places = tokens.places_N2.float()
-    parts = (values, tokens.times_N.float(), places)
-    return {f"{name}.{part}": t.contiguous() for part, t in zip(PARTS, parts, strict=True)}
-
-
 def _read(path: Path, key: str) -> tuple[Tokens, Tokens]:
     """Raises anything if the file is not what `put` has written for this key."""
     from safetensors import safe_open
@@ -149,11 +145,5 @@ def _read(path: Path, key: str) -> tuple[Tokens, Tokens]:
         if (about.get("key"), about.get("format")) != (key, FORMAT):
             raise ValueError(f"{path} holds other features")
         lengths = json.loads(about["length_s"])
-        picture, sound = (
-            Tokens(
-                **{part: file.get_tensor(f"{name}.{part}").float() for part in PARTS},
-                length_s=lengths[name],
-            )
-            for name in ("picture", "sound")
-        )
+        picture, sound = (unpacked(file, name, lengths[name]) for name in ("picture", "sound"))
     return picture, sound

@@ -32,9 +32,13 @@ PICTURE_CLASSES = {
     "clip": "CLIPVisionModel",
     "clip_vision_model": "CLIPVisionModel",
     "siglip": "SiglipVisionModel",
+    # SigLIP 2 with a fixed resolution is a `siglip` too; `siglip2` is its NaFlex variant.
     "siglip_vision_model": "SiglipVisionModel",
+    "siglip2": "Siglip2VisionModel",
+    "siglip2_vision_model": "Siglip2VisionModel",
     "dinov2": "Dinov2Model",
     "dinov2_with_registers": "Dinov2WithRegistersModel",
+    "dinov3_vit": "DINOv3ViTModel",
 }
 """`model_type` of a checkpoint to the class of its vision tower."""
 
@@ -44,14 +48,24 @@ SOUND_CLASSES = {
     "clap": "ClapAudioModel",
     "clap_audio_model": "ClapAudioModel",
     "whisper": "WhisperEncoder",
+    "pe_audio_encoder": "PeAudioEncoder",
+    "pe_audio": "PeAudioEncoder",
+    "pe_audio_video": "PeAudioEncoder",
 }
 """`model_type` of a checkpoint to the class of its audio tower."""
 
 KEYS = {
     "ClapAudioModel": {r"^audio_model\.": ""},
     "WhisperEncoder": {r"^(model\.)?encoder\.": ""},
+    "PeAudioEncoder": {r"^(audio_model\.)?audio_encoder\.": ""},
 }
 """Where the tower lies in a whole checkpoint, for classes that do not know it themselves."""
+
+CONFIG_AT = {
+    "pe_audio": ("audio_config",),
+    "pe_audio_video": ("audio_video_config", "audio_config"),
+}
+"""Likewise for its configuration: the way down through a whole checkpoint's config.json."""
 
 
 def load_picture_encoder(config: PictureConfig) -> PictureEncoder:
@@ -132,7 +146,8 @@ def _not_there(source: str, revision: str | None, error: Exception) -> str:
 
 
 def _load(folder: Path, source: str, classes: dict[str, str]) -> Any:
-    kind = _json(folder / "config.json", source).get("model_type")
+    config = _json(folder / "config.json", source)
+    kind = config.get("model_type")
     if kind not in classes:
         raise CheckpointError(
             f"{source}: model_type is {kind!r} in its config.json; this encoder can be one of "
@@ -155,6 +170,7 @@ def _load(folder: Path, source: str, classes: dict[str, str]) -> Any:
                 dtype="float32",
                 output_loading_info=True,
                 key_mapping=KEYS.get(name),
+                **_own_config(_class(name), config, CONFIG_AT.get(kind, ())),
                 **({"add_pooling_layer": False} if name == "ViTModel" else {}),
             )
     # A damaged file surfaces as an error of safetensors, of json, of torch or of transformers.
@@ -176,7 +192,18 @@ def _class(name: str) -> Any:
         from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
         return WhisperEncoder
+    if not hasattr(transformers, name):
+        raise CheckpointError(
+            f"transformers {transformers.__version__} has no {name}; pip install -U transformers"
+        )
     return getattr(transformers, name)
+
+
+def _own_config(model: Any, config: dict[str, Any], way: tuple[str, ...]) -> dict[str, Any]:
+    """The tower's own configuration, where the class would look for it in the wrong place."""
+    for part in way:
+        config = config.get(part) or {}
+    return {"config": model.config_class.from_dict(config)} if way else {}
 
 
 def _preparation(folder: Path, part: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ Legend: P moments (frame pairs), R rows and Q columns of the token grid, D featu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,8 @@ class PictureFamily:
     std: Colour = (0.5, 0.5, 0.5)
     resizes_itself: bool = False
     """Positions are interpolated without being asked."""
+    in_patches: bool = False
+    """Wants its pixels as a list of patches with the shape of their grid (NaFlex)."""
 
 
 _IMAGENET = PictureFamily(
@@ -85,8 +88,10 @@ PICTURE_FAMILIES: dict[str, PictureFamily] = {
     ),
     # SigLIP 2 with a fixed resolution is of this kind too; only its NaFlex variant is not.
     "siglip_vision_model": PictureFamily(),
+    "siglip2_vision_model": PictureFamily(resizes_itself=True, in_patches=True),
     "dinov2": _IMAGENET,
     "dinov2_with_registers": _IMAGENET,
+    "dinov3_vit": _IMAGENET,
 }
 
 
@@ -109,7 +114,7 @@ class PictureEncoder(FrozenEncoder):
                 f"{config.source} is a {kind!r} model; picture encoders are {known}"
             )
         family = PICTURE_FAMILIES[kind]
-        trained = _pair(model.config.image_size)
+        trained = _trained_size(model.config)
         self.size = (config.height or trained[0], config.width or trained[1])
         """Height and width of the pixels that the model sees."""
         self.patches = patch_grid(model, self.size)
@@ -117,6 +122,7 @@ class PictureEncoder(FrozenEncoder):
         # Asked for only where it is needed: it would change nothing else but costs time.
         resize = self.size != trained and not family.resizes_itself
         self._how = {"interpolate_pos_encoding": True} if resize else {}
+        self._in_patches = family.in_patches
         self._check(trained)
 
     def _check(self, trained: tuple[int, int]) -> None:
@@ -188,13 +194,31 @@ class PictureEncoder(FrozenEncoder):
         return pixels
 
     def _grid(self, pixels_PCHW: Tensor) -> Tensor:
-        hidden_PND = self.model(pixel_values=pixels_PCHW, **self._how).last_hidden_state
+        given = self._patches(pixels_PCHW) if self._in_patches else {"pixel_values": pixels_PCHW}
+        hidden_PND = self.model(**given, **self._how).last_hidden_state
         rows, columns = self.patches
         patches = hidden_PND[:, hidden_PND.shape[1] - rows * columns :]
         grid_PDRQ = patches.unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
         if (rows, columns) != self.config.grid:
             grid_PDRQ = nn.functional.adaptive_avg_pool2d(grid_PDRQ, self.config.grid)
         return grid_PDRQ.permute(0, 2, 3, 1)
+
+    def _patches(self, pixels_PCHW: Tensor) -> dict[str, Tensor]:
+        """Row after row of patches, each with its pixels row after row, colours innermost.
+
+        As NaFlex was trained (Tschannen et al. 2025, SigLIP 2, section 2.4), but for the size:
+        all frames have one, so there is no padding.
+        """
+        (rows, columns), (high, wide) = self.patches, _pair(self.model.config.patch_size)
+        whole = pixels_PCHW[:, :, : rows * high, : columns * wide]
+        cut = whole.unflatten(3, (columns, wide)).unflatten(2, (rows, high))
+        patches_PNF = cut.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+        shape = torch.tensor([[rows, columns]], device=pixels_PCHW.device)
+        return {
+            "pixel_values": patches_PNF,
+            "pixel_attention_mask": torch.ones_like(patches_PNF[..., 0], dtype=torch.long),
+            "spatial_shapes": shape.expand(len(patches_PNF), 2),
+        }
 
 
 def grid_tokens(grid_PRQD: Tensor, times_P: Tensor, *, length_s: float) -> Tokens:
@@ -233,6 +257,15 @@ def fit_frames(frames_THWC: np.ndarray, height: int, width: int) -> np.ndarray:
         small = cv2.resize(frame, size, interpolation=method)
         place[top : top + size[1], left : left + size[0]] = small
     return fitted
+
+
+def _trained_size(config: Any) -> tuple[int, int]:
+    """Height and width that the model was trained with; of NaFlex: its square."""
+    if hasattr(config, "image_size"):
+        return _pair(config.image_size)
+    side = math.isqrt(config.num_patches)
+    high, wide = _pair(config.patch_size)
+    return side * high, side * wide
 
 
 def _pair(value: Any) -> tuple[int, int]:

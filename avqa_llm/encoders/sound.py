@@ -106,13 +106,20 @@ class SoundEncoder(FrozenEncoder):
             return Tokens.none(self.width)
         family = self.family
         sound_CS = torch.from_numpy(clip.sound_at(family.rate_hz, family.channels).copy())
-        device = self.device
+        heard_WCS = windows(sound_CS, family)
+        there_WS = windows(torch.ones_like(sound_CS[:1]), family)[:, 0].bool()
         parts = [
-            family.encode(self.model, part.to(device)).float()
-            for part in windows(sound_CS, family).split(batch)
+            self._encode(part, there).float()
+            for part, there in zip(heard_WCS.split(batch), there_WS.split(batch), strict=True)
         ]
         values_WTD = pool(torch.cat(parts).cpu(), family.advance_s, self.config.tokens_per_s)
         return window_tokens(values_WTD, family.advance_s, sound_CS.shape[1] / family.rate_hz)
+
+    def _encode(self, sound_WCS: Tensor, there_WS: Tensor) -> Tensor:
+        sound_WCS = sound_WCS.to(self.device)
+        if self.family.encode_masked is None:
+            return self.family.encode(self.model, sound_WCS)
+        return self.family.encode_masked(self.model, sound_WCS, there_WS.to(self.device))
 
 
 def windows(sound_CS: Tensor, family: SoundFamily) -> Tensor:

@@ -34,6 +34,9 @@ class SoundFamily:
     """Features of a token."""
     encode: Callable[[Any, Tensor], Tensor]
     """Model and windows (W, C, S) to tokens (W, T, D) in the order of time."""
+    encode_masked: Callable[[Any, Tensor, Tensor], Tensor] | None = None
+    """The same, given also which samples are there (W, S): for models that leave out the silence
+    after the end of a sound. The others were trained to hear it."""
 
 
 # -- our own small spectrogram transformer ---------------------------------------------------
@@ -176,6 +179,40 @@ def _whisper(config: Any, preparation: dict[str, Any]) -> SoundFamily:
     )
 
 
+# -- the audio tower of PE-AV (Vyas et al. 2025): a codec's encoder, then a transformer -----------
+
+
+PE_WINDOW_S = 10.0
+"""It has none of its own: it takes any length, in memory that grows with its square."""
+
+
+def _pe_audio(config: Any, preparation: dict[str, Any]) -> SoundFamily:
+    """48 kHz mono, 25 tokens a second; the raw wave goes in as it is."""
+    rate = int(preparation.get("sampling_rate", 48000))
+    hop = int(config.dac_config.hop_length)
+    window = round(PE_WINDOW_S * rate / hop) * hop  # whole tokens, so that windows fit together
+
+    def encode_masked(model: Any, sound_WCS: Tensor, there_WS: Tensor) -> Tensor:
+        # A token is there if any sample of it is; the model looks at the first one only.
+        tokens = there_WS.unflatten(1, (-1, hop)).any(2)
+        mask_WS = tokens.repeat_interleave(hop, dim=1)
+        out = model(input_values=sound_WCS.to(model.dtype), padding_mask=mask_WS)
+        return out.last_hidden_state
+
+    def encode(model: Any, sound_WCS: Tensor) -> Tensor:
+        return encode_masked(model, sound_WCS, torch.ones_like(sound_WCS[:, 0], dtype=torch.bool))
+
+    return SoundFamily(
+        rate_hz=rate,
+        channels=1,
+        window_s=window / rate,
+        advance_s=window / rate,
+        width=config.hidden_size,
+        encode=encode,
+        encode_masked=encode_masked,
+    )
+
+
 def _extract(extractor: Any, sound_WCS: Tensor) -> Any:
     waves = list(sound_WCS[:, 0].cpu().numpy())
     return extractor(waves, sampling_rate=extractor.sampling_rate, return_tensors="pt")
@@ -186,4 +223,5 @@ SOUND_FAMILIES: dict[str, Callable[[Any, dict[str, Any]], SoundFamily]] = {
     "audio-spectrogram-transformer": _ast,
     "clap_audio_model": _clap,
     "whisper": _whisper,
+    "pe_audio_encoder": _pe_audio,
 }

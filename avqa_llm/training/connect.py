@@ -1,15 +1,15 @@
 """Alignment and instruction tuning: the bridge learns to speak to the language model.
 
-Both stages train on packed clips (`packing`): the clip's soft tokens and record first, then
-its questions, each with its own clues. *Align* learns to write the record; *instruct* learns
-to answer as well. Now and then a modality is taken away, with the record that is still
-possible without it, so that a missing sound or picture is nothing new.
+*Align* trains the bridge alone, on records and captions; *instruct* trains the bridge and a LoRA
+adapter on questions. Both learn from batches of `layout`, by next-token loss on what the model is
+to say, with further terms that a recipe switches on.
 
 Legend: B clips, K questions a clip, L tokens, C clues, E width of the language model.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,208 +20,212 @@ from torch import Tensor, nn
 
 from avqa_llm.aggregator import Clues
 from avqa_llm.bridge import ClipKeys
-from avqa_llm.errors import AnnotationError
+from avqa_llm.errors import AnnotationError, RecipeError
 from avqa_llm.model import AVQAModel
-from avqa_llm.prompt import CLUE, PICTURE, SOUND, spoken
+from avqa_llm.prompt import CLUE, PICTURE, SOUND
 from avqa_llm.tokenbatch import TokenBatch
-from avqa_llm.training.features import Features
-from avqa_llm.training.loop import LoopConfig, fit, shuffled
-from avqa_llm.training.naming import Naming, Slots, slots
-from avqa_llm.training.packing import Packed, Piece, pack, packed_loss
-from avqa_llm.training.rows import ClipRow, Event, Question, question_blocks
+from avqa_llm.training.candidates import scored_loss
+from avqa_llm.training.contrast import Contrast, ContrastConfig
+from avqa_llm.training.debiasing import Debias, DebiasConfig
+from avqa_llm.training.features import ClipFeatures
+from avqa_llm.training.layout import Batch, make_batch
+from avqa_llm.training.loop import LoopConfig, Validate, fit, grouped, shuffled
+from avqa_llm.training.naming import Naming
+from avqa_llm.training.packing import packed_loss
+from avqa_llm.training.rows import ClipRow, Question
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectConfig:
-    """One stage: `questions: 0` aligns, more of them instruct."""
+    """One stage: `questions: 0` learns records alone, more of them answers as well."""
 
     rows: str
-    """JSONL of instruction rows, relative to the data folder."""
-    features: str
-    """Folder with the features of the same clips in the same order."""
+    """What is learned: instruction rows of a set, records of `instruct_data`, or a JSON file of
+    one's own. Looked for in the data folder of the run, then as it is written."""
     loop: LoopConfig
+    splits: tuple[str, ...] = ()
+    """Rows of these splits only; needed where a file holds several."""
+    features: str = ""
+    """Bandstand set whose arrays belong to the rows; empty: clips are media files."""
     questions: int = 0
-    """Questions a clip and step; 0: records only."""
+    """Questions a clip and step; they share the clip in one sequence."""
     pair: float = 0.15
+    """Share of questions that follow another one, as in a conversation."""
     drop: float = 0.06
     """Share of the questions' words that are left out."""
     missing: float = 0.15
-    """Share of clips from which one modality is taken away."""
+    """Share of clips from which one modality is taken away: modality dropout."""
     grounding: float = 0.1
     """Weight of the term that draws the clues' attention to where the answer lies."""
     naming: float = 0.0
     """Weight of the contrast between timeline tokens and the names of what is there."""
     events: float = 0.0
     """Weight of the contrast between the standing question's clues and the record's events."""
+    contrast: ContrastConfig | None = None
+    """Which sound belongs to which picture."""
+    debias: DebiasConfig | None = None
+    """What is done against answers that do not rest on the clip."""
+    train_bridge: bool = True
     train_lora: bool = True
+    checkpointing: bool = False
+    """Compute the language model's layers once more in the backward pass: less memory, a third
+    more time."""
+    group_by_length: bool = False
+    """Clips of about the same cost come together: less padding, slightly less chance."""
     compile: bool = False
     length: int = 0
     """Tokens that a packed clip is padded to; 0: as many as the batch needs."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """One step's clips with everything that is known about them."""
-
-    sound: TokenBatch
-    picture: TokenBatch
-    seconds_B: Tensor
-    packed: Packed
-    words: list[list[int]]
-    """What the clues are asked, (1 + K) for each clip: the record first."""
-    asked: list[Question | None]
-    """The question of each of them; None for the record and for filling."""
-    events: list[tuple[Event, ...]]
-    slots: list[Slots]
-    """What the clues of the standing question are to hold."""
+    def __post_init__(self) -> None:
+        if self.debias and (self.length or not self.questions):
+            raise RecipeError("debias: needs questions, and length 0 (candidates differ in number)")
+        if self.debias and self.debias.opm and self.loop.workers:
+            raise RecipeError("debias.opm makes batches anew in the loop: loop.workers must be 0")
 
 
 def train_connect(
-    name: str, model: AVQAModel, rows: list[ClipRow], features: Features, config: ConnectConfig,
-    *, folder: Path, resume: bool,
-) -> None:  # fmt: skip
-    """Run one stage; the model is trained in place."""
-    if len(rows) > len(features.sound_NTD):
-        raise AnnotationError(
-            f"{config.rows} has {len(rows)} clips, {config.features} only"
-            f" {len(features.sound_NTD)}: they must be of the same set"
-        )
-    for key, parameter in model.llm.named_parameters():
-        parameter.requires_grad_(config.train_lora and "lora_" in key)
-    naming = Naming()
-    trained = nn.ModuleDict({"bridge": model.bridge, "llm": model.llm, "naming": naming})
-    trunk: Any = model.inner.model
-    if config.compile:
-        bridge = model.bridge
-        for part in (bridge.read_sound, bridge.read_picture, bridge.aggregator, trunk):
-            part.compile(dynamic=False)
-
-    def loss_at(step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng([config.loop.seed, step])
-        chosen = shuffled(len(rows), batch=config.loop.batch, step=step, seed=config.loop.seed)
-        batch = make_batch(model, rows, features, chosen, config, rng)
-        return connect_losses(model, trunk, batch, config, naming)
-
-    fit(name, trained, loss_at, config.loop, folder=folder, resume=resume)
-
-
-def make_batch(
+    name: str,
     model: AVQAModel,
-    rows: list[ClipRow],
-    features: Features,
-    chosen: list[int],
+    rows: Sequence[ClipRow],
+    features: ClipFeatures,
     config: ConnectConfig,
-    rng: np.random.Generator,
-) -> Batch:
-    """Draw questions and missing modalities for some clips, and lay out their tokens."""
-    sound, picture = features.batch(chosen)
-    fate = rng.random(len(chosen)) / max(config.missing, 1e-9)
-    deaf, blind = fate < 0.5, (fate >= 0.5) & (fate < 1.0)
-    packed, words, asked, held = [], [], [], []
-    for n, index in enumerate(chosen):
-        row = rows[index]
-        pick = rng.permutation(len(row.questions))[: config.questions]
-        questions = [row.questions[i] for i in pick]
-        prefix, blocks, kept = _lay_out(
-            model,
-            row,
-            questions,
-            config,
-            rng,
-            seconds=features.seconds,
-            deaf=bool(deaf[n]),
-            blind=bool(blind[n]),
-        )
-        packed.append((prefix, blocks))
-        held.append(
-            slots(model.prompt, row, _record(row, deaf=bool(deaf[n]), blind=bool(blind[n])))
-        )
-        fill = config.questions - len(kept)
-        mine: list[Question | None] = [None, *kept, *[None] * fill]
-        words += [
-            model.prompt.events if q is None else model.prompt.text(spoken(q.question))
-            for q in mine
-        ]
-        asked += mine
-    pad = model.prompt.tokenizer.pad_token_id
-    return Batch(
-        sound=sound.without(torch.from_numpy(deaf)),
-        picture=picture.without(torch.from_numpy(blind)),
-        seconds_B=torch.full((len(chosen),), round(features.seconds)),
-        packed=pack(packed, pad_id=pad, length=config.length or None),
-        words=words,
-        asked=asked,
-        events=[rows[index].events for index in chosen],
-        slots=held,
-    )
-
-
-def _lay_out(
-    model: AVQAModel,
-    row: ClipRow,
-    questions: list[Question],
-    config: ConnectConfig,
-    rng: np.random.Generator,
     *,
-    seconds: float,
-    deaf: bool,
-    blind: bool,
-) -> tuple[Piece, list[Piece], list[Question]]:
-    """One clip's prefix and blocks, and the questions that have clues, in order of their blocks."""
-    prompt, shape, whole = model.prompt, model.config.bridge, round(seconds)
-    n_clues = shape.clues * (2 - deaf - blind)
-    record = _record(row, deaf=deaf, blind=blind)
-    n_sound = 0 if deaf else shape.sound_per_second * whole
-    n_picture = 0 if blind else shape.picture_per_second * whole
-    prefix = Piece.of(prompt.clip(n_sound, n_picture, n_clues), prompt.record(record))
-    if deaf or blind:  # what was looked up in a whole record cannot be looked up now
-        questions = [
-            Question(question=q.question, steps="", answer=q.answer, evidence=q.evidence)
-            for q in questions
-        ]
-    blocks, kept = question_blocks(
-        prompt, questions, n_clues=n_clues, pair=config.pair, drop=config.drop, rng=rng
+    folder: Path,
+    resume: bool,
+    validate: Validate | None = None,
+) -> dict[str, float]:
+    """Run one stage; the model is trained in place. Returns the validation figures, if any."""
+    if len(rows) > len(features):
+        raise AnnotationError(
+            f"{config.rows} has {len(rows)} clips, {config.features or 'its features'} only"
+            f" {len(features)}: they must be of the same set"
+        )
+    choose_weights(model, bridge=config.train_bridge, lora=config.train_lora)
+    extras = Extras.of(model, config)
+    trained = nn.ModuleDict({"bridge": model.bridge, "llm": model.llm, **extras.modules()})
+    trunk = model.trunk
+    if config.checkpointing:
+        model.inner.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.compile:
+        for part in (*model.bridge.compiled_parts(), trunk):
+            part.compile(dynamic=False)
+    choose = _chooser(rows, features, config)
+
+    def batch_at(step: int, part: int, parts: int) -> Batch:
+        rng = np.random.default_rng([config.loop.seed, step])
+        return make_batch(model, rows, features, choose(step), config, rng, part, parts)
+
+    def loss(batch: Batch) -> dict[str, Tensor]:
+        return connect_losses(model, trunk, batch, config, extras)
+
+    return fit(
+        name,
+        trained,
+        batch_at,
+        config.loop,
+        folder=folder,
+        resume=resume,
+        loss=loss,
+        validate=validate,
+        after_backward=extras.debias.after_backward if extras.debias else None,
     )
-    if config.length:
-        room = config.length - len(prefix.ids)
-        while blocks and sum(len(block.ids) for block in blocks) > room:
-            blocks.pop(), kept.pop()
-    return prefix, blocks, kept
 
 
-def _record(row: ClipRow, *, deaf: bool, blind: bool) -> str:
-    """What can be written down of a clip with what there is of it."""
-    if deaf:
-        return row.record_without_sound
-    return row.record_without_picture if blind else row.record
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What the further terms of a stage need in training only."""
+
+    naming: Naming | None = None
+    contrast: Contrast | None = None
+    debias: Debias | None = None
+
+    @classmethod
+    def of(cls, model: AVQAModel, config: ConnectConfig) -> Extras:
+        """Fresh ones."""
+        torch.manual_seed(config.loop.seed)
+        contrast, debias = config.contrast, config.debias
+        return cls(
+            naming=Naming() if config.naming or config.events else None,
+            contrast=Contrast(contrast, width_in=model.config.bridge.width) if contrast else None,
+            debias=Debias(model, model.trunk, debias, seed=config.loop.seed) if debias else None,
+        )
+
+    def modules(self) -> dict[str, nn.Module]:
+        """Those with weights."""
+        found = {"naming": self.naming, "contrast": self.contrast}
+        return {name: module for name, module in found.items() if module is not None}
+
+
+def choose_weights(model: AVQAModel, *, bridge: bool, lora: bool) -> None:
+    """Say which weights learn; encoders and language model never do."""
+    model.bridge.requires_grad_(bridge)
+    for key, parameter in model.llm.named_parameters():
+        parameter.requires_grad_(lora and "lora_" in key)
+
+
+def _chooser(
+    rows: Sequence[ClipRow], features: ClipFeatures, config: ConnectConfig
+) -> Callable[[int], list[int]]:
+    """Step to the clips of its batch."""
+    order = {"batch": config.loop.batch, "seed": config.loop.seed}
+    if not config.group_by_length:
+        return lambda step: shuffled(len(rows), step=step, **order)
+    costs = [
+        features.timeline(n) * 8 + sum(len(q.question) + len(q.answer) for q in row.questions) // 4
+        for n, row in enumerate(rows)
+    ]
+    return lambda step: grouped(costs, step=step, **order)
 
 
 def connect_losses(
-    model: AVQAModel, trunk: Any, batch: Batch, config: ConnectConfig, naming: Naming
+    model: AVQAModel, trunk: Any, batch: Batch, config: ConnectConfig, extras: Extras
 ) -> dict[str, Tensor]:
-    """Next-token loss on record and answers, the grounding of the clues, the names of tokens."""
-    keys = model.bridge(batch.sound, batch.picture, batch.seconds_B)
-    soft, exists, clues = model.clues(keys, batch.words)
-    embeds = _place(model, batch, keys, soft, exists)
-    loss = packed_loss(trunk, model.inner.lm_head, batch.packed, embeds)
-    losses = {"loss": loss, "tokens": loss}
-    if config.grounding and config.questions:
+    """Next-token loss on record and answers, and whatever else the recipe has switched on."""
+    found: dict[str, Tensor] = {}
+    if extras.debias:
+        found = extras.debias.scores(batch, lambda part: bridged(model, part)[0])
+        batch = extras.debias.dropped(batch, found)
+    embeds, keys, soft, exists, clues = bridged(model, batch)
+    if extras.debias and batch.candidates is not None and batch.branches:
+        tokens, fused_NK, gold_N = scored_loss(
+            trunk, model.head, batch.packed, batch.candidates, embeds
+        )
+        terms = extras.debias.losses(fused_NK, gold_N, found)
+    else:
+        tokens, terms = packed_loss(trunk, model.head, batch.packed, embeds), {}
+    losses = {"loss": tokens * batch.weight, "tokens": tokens}
+    has_clues = model.config.bridge.clues > 0
+    if config.grounding and config.questions and has_clues:
         losses["grounding"] = grounding_loss(clues, batch)
-        losses["loss"] = losses["loss"] + config.grounding * losses["grounding"]
-    if config.naming:
-        losses["naming"] = naming.of_timeline(model, keys, batch.events)
-        losses["loss"] = losses["loss"] + config.naming * losses["naming"]
-    if config.events:
+        terms["grounding"] = config.grounding * losses["grounding"]
+    if config.naming and extras.naming:
+        losses["naming"] = extras.naming.of_timeline(model, keys, batch.events)
+        terms["naming"] = config.naming * losses["naming"]
+    if config.events and extras.naming and has_clues:
         each = len(batch.asked) // len(batch.slots)
-        losses["events"] = naming.of_events(model, soft[::each], exists[::each], batch.slots)
-        losses["loss"] = losses["loss"] + config.events * losses["events"]
+        losses["events"] = extras.naming.of_events(model, soft[::each], exists[::each], batch.slots)
+        terms["events"] = config.events * losses["events"]
+    if extras.contrast:
+        own = extras.contrast(keys, batch.sound, batch.picture)
+        losses |= own
+        terms["contrast"] = extras.contrast.total(own)
+    for name, term in terms.items():
+        losses["loss"] = losses["loss"] + term
+        losses.setdefault(name, term)
     return losses
 
 
-def _place(model: AVQAModel, batch: Batch, keys: ClipKeys, soft: Tensor, exists: Tensor) -> Tensor:
+def bridged(model: AVQAModel, batch: Batch) -> tuple[Tensor, ClipKeys, Tensor, Tensor, Clues]:
+    """Embeddings of a batch's sequences, and what the bridge made on the way to them."""
+    keys = model.bridge(batch.sound, batch.picture, batch.seconds_B)
+    soft, exists, clues = model.clues(keys, batch.words)
+    return placed(model, batch, keys, soft, exists), keys, soft, exists, clues
+
+
+def placed(model: AVQAModel, batch: Batch, keys: ClipKeys, soft: Tensor, exists: Tensor) -> Tensor:
     """Embeddings of the packed sequences: the clues of each clip's record and questions in turn."""
     clips = len(batch.seconds_B)
-    used = torch.tensor([q is not None for q in batch.asked]).view(clips, -1)
+    used = torch.tensor([q is not None for q in batch.asked], device=soft.device).view(clips, -1)
     used[:, 0] = True
     exists = exists & used.flatten()[:, None]
     soft, exists = soft.unflatten(0, (clips, -1)).flatten(1, 2), exists.view(clips, -1)
@@ -242,7 +246,7 @@ def grounding_loss(clues: Clues, batch: Batch) -> Tensor:
     when they sound and where they stand.
     """
     each = len(batch.asked) // len(batch.seconds_B)
-    total, count = torch.zeros(()), 0
+    total, count = clues.sound_weights_BN.new_zeros(()), 0
     for weights_BN, tokens, by_ear in (
         (clues.sound_weights_BN, batch.sound, True),
         (clues.picture_weights_BN, batch.picture, False),

@@ -28,7 +28,7 @@ from avqa_llm.training.bandstand import (
     shard_paths,
     sound_targets,
 )
-from avqa_llm.training.loop import INIT_STD, LoopConfig, fit, shuffled
+from avqa_llm.training.loop import INIT_STD, BatchAt, LoopConfig, fit, part_of, shuffled
 
 N_KINDS = len(INSTRUMENT_LABELS)
 TOKEN_S = 0.1
@@ -171,13 +171,11 @@ def train_picture(config: EncodersConfig, *, data: Path, folder: Path, resume: b
     look: Any = tagger.picture.grid_PRQD
     look = torch.compile(look, dynamic=False) if config.compile else look
 
-    def loss_at(step: int) -> dict[str, Tensor]:
-        loop = config.picture
-        rng = np.random.default_rng([loop.seed, step])
-        chosen = shuffled(len(set_), batch=loop.batch, step=step, seed=loop.seed)
-        return picture_losses(tagger, look, set_.batch(chosen, rng))
+    def loss(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return picture_losses(tagger, look, batch)
 
-    fit("picture", tagger, loss_at, config.picture, folder=folder, resume=resume)
+    batch_at = _batches(set_, config.picture)
+    fit("picture", tagger, batch_at, config.picture, folder=folder, resume=resume, loss=loss)
     tagger.picture.model.save_pretrained(folder / "picture")
 
 
@@ -188,14 +186,21 @@ def train_sound(config: EncodersConfig, *, data: Path, folder: Path, resume: boo
     hear: Any = tagger.sound.model
     hear = torch.compile(hear, dynamic=False) if config.compile else hear
 
-    def loss_at(step: int) -> dict[str, Tensor]:
-        loop = config.sound
-        rng = np.random.default_rng([loop.seed, step])
-        chosen = shuffled(len(set_), batch=loop.batch, step=step, seed=loop.seed)
-        return sound_losses(tagger, hear, set_.batch(chosen, rng))
+    def loss(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return sound_losses(tagger, hear, batch)
 
-    fit("sound", tagger, loss_at, config.sound, folder=folder, resume=resume)
+    batch_at = _batches(set_, config.sound)
+    fit("sound", tagger, batch_at, config.sound, folder=folder, resume=resume, loss=loss)
     tagger.sound.model.save_pretrained(folder / "sound")
+
+
+def _batches(set_: PictureData | SoundData, loop: LoopConfig) -> BatchAt:
+    def batch_at(step: int, part: int, parts: int) -> dict[str, Tensor]:
+        rng = np.random.default_rng([loop.seed, step, part])
+        chosen = shuffled(len(set_), batch=loop.batch, step=step, seed=loop.seed)
+        return set_.batch(part_of(chosen, part, parts), rng)
+
+    return batch_at
 
 
 def picture_losses(tagger: PictureTagger, look: Any, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -9,16 +9,36 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from avqa_llm.encoders import PictureEncoder, SoundEncoder
+from avqa_llm.encoders import PictureEncoder, SoundEncoder, Tokens
 from avqa_llm.encoders.picture import grid_tokens
 from avqa_llm.encoders.sound import window_tokens
 from avqa_llm.errors import CheckpointError
+from avqa_llm.model import ClipTokens
 from avqa_llm.tokenbatch import TokenBatch
 from avqa_llm.training.bandstand import read_shard, shard_paths
+
+
+class ClipFeatures(Protocol):
+    """Encoder tokens of the clips of a set, by number."""
+
+    def __len__(self) -> int: ...
+
+    def clip(self, index: int) -> ClipTokens:
+        """Tokens of one clip."""
+
+    def timeline(self, index: int) -> int:
+        """Its length in whole seconds, as `ClipTokens.timeline`."""
+
+    def present(self, index: int) -> tuple[bool, bool]:
+        """Whether it has sound, and a picture."""
+
+    def batch(self, clips: Sequence[int]) -> tuple[TokenBatch, TokenBatch, Tensor]:
+        """Sound and picture of some clips, and their timelines (B,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +52,44 @@ class Features:
     picture_places_T2: Tensor
     seconds: float
 
-    def batch(self, clips: Sequence[int]) -> tuple[TokenBatch, TokenBatch]:
-        """Sound and picture of some clips."""
+    def __len__(self) -> int:
+        return len(self.sound_NTD)
+
+    def clip(self, index: int) -> ClipTokens:
+        """Tokens of one clip."""
+        nowhere = torch.zeros(len(self.sound_times_T), 2)
+        sides = (
+            (self.sound_NTD, self.sound_times_T, nowhere),
+            (self.picture_NTD, self.picture_times_T, self.picture_places_T2),
+        )
+        sound, picture = (
+            Tokens(
+                values_ND=values[index].float(),
+                times_N=times,
+                places_N2=places,
+                length_s=self.seconds / len(torch.unique(times)),
+            )
+            for values, times, places in sides
+        )
+        return ClipTokens(sound=sound, picture=picture, seconds=self.seconds)
+
+    def timeline(self, index: int) -> int:
+        """All are of one length."""
+        return round(self.seconds)
+
+    def present(self, index: int) -> tuple[bool, bool]:
+        """Rendered clips have both."""
+        return True, True
+
+    def batch(self, clips: Sequence[int]) -> tuple[TokenBatch, TokenBatch, Tensor]:
+        """Sound and picture of some clips, and their timelines (B,)."""
         index = torch.tensor(clips)
         n, width = len(clips), self.sound_times_T.shape[0]
         nowhere = torch.zeros(n, width, 2)
         sound = _batch(self.sound_NTD[index], self.sound_times_T, nowhere)
         places = self.picture_places_T2.expand(n, -1, -1)
-        return sound, _batch(self.picture_NTD[index], self.picture_times_T, places)
+        picture = _batch(self.picture_NTD[index], self.picture_times_T, places)
+        return sound, picture, torch.full((n,), round(self.seconds))
 
 
 def _batch(values_NTD: Tensor, times_T: Tensor, places_NT2: Tensor) -> TokenBatch:
@@ -53,10 +103,11 @@ def _batch(values_NTD: Tensor, times_T: Tensor, places_NT2: Tensor) -> TokenBatc
 
 
 @torch.no_grad()
-def encode_arrays(
-    folder: Path, out: Path, picture: PictureEncoder, sound: SoundEncoder, *, bf16: bool = True
-) -> None:
-    """Encode the array files of a set into one feature file each; those that exist stay."""
+def encode_arrays(folder: Path, out: Path, picture: PictureEncoder, sound: SoundEncoder) -> None:
+    """Encode the array files of a set into one feature file each; those that exist stay.
+
+    In full precision, as in use.
+    """
     from safetensors.torch import save_file
     from tqdm import tqdm
 
@@ -67,9 +118,8 @@ def encode_arrays(
             continue
         shard = read_shard(path, 0)
         moments = shard.pairs_NPCHW.shape[1]
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            grids = picture.grid_PRQD(shard.pairs_NPCHW.flatten(0, 1))
-            heard = sound.model(pixel_values=shard.mel_NCMF().float()).last_hidden_state[:, 1:]
+        grids = picture.grid_PRQD(shard.pairs_NPCHW.flatten(0, 1))
+        heard = sound.model(pixel_values=shard.mel_NCMF().float()).last_hidden_state[:, 1:]
         tensors = {
             "picture": grids.float().unflatten(0, (-1, moments)).half().contiguous(),
             "sound": heard.half().contiguous(),

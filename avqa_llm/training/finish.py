@@ -1,59 +1,102 @@
-"""From a trained model to a directory that can be shipped: everything inside, half precision."""
+"""From a trained model to a directory that loads anywhere: everything inside that it names."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from avqa_llm.model import AVQAModel, ModelConfig, World
-from avqa_llm.training.encoders import PICTURE, SOUND
+from avqa_llm.model import AVQAModel, World
+from avqa_llm.training.assemble import Place, load_rows
+from avqa_llm.training.features import ClipFeatures
+from avqa_llm.training.recipe import Recipe
+from avqa_llm.training.rows import read_pairs
+from avqa_llm.training.summary import summary
 from avqa_llm.world import measure
 
-if TYPE_CHECKING:
-    from avqa_llm.training.features import Features
-    from avqa_llm.training.recipe import Recipe
-
-PARTS = ("llm", "picture", "sound")
+MEASURED = 3000
+"""Clips from which it is learned what clips usually look and sound like."""
 
 
-def fresh_model(recipe: Recipe, work: Path) -> AVQAModel:
-    """A new bridge and adapter around the parts that the earlier stages left in `work`."""
-    config = ModelConfig(
-        picture=PICTURE, sound=SOUND, bridge=recipe.bridge, llm="llm", lora=recipe.lora
-    )
-    return AVQAModel.fresh(config, work)
-
-
-def finish(
-    model: AVQAModel, features: Features, work: Path, out: Path, *, clips: int = 3000
+def write_model(
+    model: AVQAModel,
+    features: ClipFeatures,
+    parts: Path,
+    out: Path,
+    *,
+    world: str,
+    half: bool,
 ) -> None:
-    """Write the model with all its parts to `out`, as float16, and what its world looks like.
+    """Write the model to `out`, with the parts that it names relative to `parts`.
 
-    Weights are rounded in the files alone: what is shipped is what the figures are measured on.
+    Everything is written aside first. With `half`, weights are rounded in the files alone: what
+    is shipped is what the figures are measured on.
     """
-    model.config = dataclasses.replace(model.config, world=_world(features, clips))
+    config = model.config
+    model.config = dataclasses.replace(config, world=_world(model, features, world))
+    aside = out.with_name(f"{out.name}.writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    own = [name for name in (config.llm, config.picture.source, config.sound.source)
+           if (parts / name).is_dir() and not Path(name).is_absolute()]  # fmt: skip
+    for name in own:
+        shutil.copytree(parts / name, aside / name)
+    if half:
+        for path in aside.rglob("*.safetensors"):
+            halve(path)
+        for name in own:
+            _say_half(aside / name / "config.json")
     out.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(out)
-    for name in PARTS:
-        shutil.copytree(work / name, out / name, dirs_exist_ok=True)
-    for path in out.rglob("*.safetensors"):
-        halve(path)
-    for path in (out / "llm", out / "picture", out / "sound"):
-        _say_half(path / "config.json")
+    for path in aside.iterdir():
+        if path.is_dir():
+            shutil.rmtree(out / path.name, ignore_errors=True)
+        os.replace(path, out / path.name)
+    aside.rmdir()
 
 
-def _world(features: Features, clips: int) -> World:
+def _world(model: AVQAModel, features: ClipFeatures, name: str) -> World:
+    clips = range(min(len(features), MEASURED))
     statistics: dict[str, list[float]] = {}
-    for name, values in (("picture", features.picture_NTD), ("sound", features.sound_NTD)):
-        found = measure(row.float() for row in values[:clips])
-        statistics |= {f"{name}_{key}": numbers for key, numbers in found.items()}
-    return World(name="Bandstand", longest_s=features.seconds, statistics=statistics)
+    for side in ("picture", "sound"):
+        tokens = (getattr(features.clip(n), side) for n in clips)
+        found = measure(one.values_ND for one in tokens if one.n)
+        statistics |= {f"{side}_{key}": numbers for key, numbers in found.items()}
+    longest = max(features.timeline(n) for n in clips)
+    return World(
+        name=name or model.config.world.name, longest_s=float(longest), statistics=statistics
+    )
+
+
+def data_facts(recipe: Recipe, place: Place, model: AVQAModel) -> dict[str, Any]:
+    """What each stage learned from: the file with its hash, and what is in it; and the weights."""
+    sets: list[dict[str, Any]] = []
+    for name, stage in recipe.connects.items():
+        found = summary(load_rows(stage, place))
+        kept = {key: found[key] for key in ("clips", "questions", "by_modality", "blind_floor")}
+        sets.append({**_file(name, place.rows(stage.rows)), **kept})
+    if recipe.prefer:
+        path = place.rows(recipe.prefer.rows)
+        sets.append({**_file("prefer", path), "pairs": len(read_pairs(path))})
+    weights = {
+        "bridge": sum(p.numel() for p in model.bridge.parameters()),
+        "LoRA": sum(p.numel() for name, p in model.llm.named_parameters() if "lora_" in name),
+    }
+    return {
+        "sets": sets,
+        "parameters": weights,
+        "longest_s": model.config.world.longest_s,
+    }
+
+
+def _file(stage: str, path: Path) -> dict[str, Any]:
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return {"name": f"{path.name} ({stage})", "sha256": sha256}
 
 
 def halve(path: Path) -> None:

@@ -1,28 +1,31 @@
 """One training loop for every stage: fixed order, checkpoints that resume, metrics as they come.
 
-The batch of a step depends on the step's number alone, so a run that was killed goes on
-exactly where its last checkpoint stands.
+The batch of a step depends on the step's number alone, so a run that was killed goes on exactly
+where its last checkpoint stands, and several processes, or several small batches after one
+another, do together what one process does with the whole batch.
+
+The loop itself is the one of transformers (`trainer`), which also spreads it over processes:
+`torchrun --nproc-per-node 2 -m avqa_llm train RECIPE`.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from avqa_llm.errors import AVQAError, CheckpointError
-
 INIT_STD = 0.06
 """Of the weights of networks that start from nothing. The usual 0.02 is for networks many times
 wider than ours: from there the picture encoder needs more than twice the steps (docs/LOG.md)."""
+
+Item = TypeVar("Item")
+Precision = Literal["auto", "bf16", "fp16", "fp32"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,90 +34,95 @@ class LoopConfig:
 
     steps: int
     batch: int
-    """Clips a step."""
+    """Clips a step, over all processes."""
     lr: float
     warmup: int = 100
     """Steps of linear warm-up; then a cosine down to a twentieth."""
     weight_decay: float = 0.05
     clip_norm: float = 1.0
+    parts: int = 1
+    """So many small batches, one after another, make a step: for less memory. Each process has as
+    many."""
+    precision: Precision = "auto"
+    """Of the products; weights that are trained are float32. `auto`: bf16 where the hardware is
+    fast at it, else fp16 on a GPU, else fp32."""
+    fsdp: bool = False
+    """Split weights over the processes, where there are several (not with 4-bit weights)."""
+    spike: float = 10.0
+    """A step whose gradient is so many times longer than usual is left out; 0: none is."""
+    bad_steps: int = 5
+    """So many steps in a row that had to be left out end the run."""
+    validate_every: int = 0
+    """Steps between two looks at the validation rows; 0: none."""
+    patience: int = 0
+    """Stop after so many of them without a better result; 0: never."""
     save_every_s: float = 120.0
     log_every: int = 20
+    workers: int = 0
+    """Processes that prepare batches beside the training; 0: it does so itself."""
+    tensorboard: bool = False
     seed: int = 0
 
 
-Loss = Callable[[int], dict[str, Tensor]]
-"""Step number to named losses; `loss` is what is minimised, the others are only logged."""
+BatchAt = Callable[[int, int, int], Any]
+"""Step, part and number of parts to that part of the step's batch, which has `.to(device)`."""
+Loss = Callable[[Any], dict[str, Tensor]]
+"""A batch to named losses; `loss` is what is minimised, the others are only logged."""
+Validate = Callable[[], dict[str, float]]
+"""Figures of the validation rows; `score` is the one that should rise."""
 
 
 def fit(
     name: str,
     trained: nn.Module,
-    loss_at: Loss,
+    batch_at: BatchAt,
     config: LoopConfig,
     *,
     folder: Path,
     resume: bool,
-    bf16: bool = True,
-) -> None:
+    loss: Loss | None = None,
+    validate: Validate | None = None,
+    after_backward: Callable[[int], None] | None = None,
+) -> dict[str, float]:
     """Train the parameters of `trained` that require gradients.
 
-    Writes `NAME.checkpoint.safetensors` and appends to `metrics.jsonl` in `folder`.
+    Writes checkpoints to `NAME/checkpoint-STEP` and appends to `metrics.jsonl` in `folder`.
+
+    Args:
+        name: of the stage.
+        trained: everything that learns here; frozen parts may be in it.
+        batch_at: gives the batches; must not depend on anything but its arguments.
+        config: length, speed and precision.
+        folder: of the run.
+        resume: go on from the last checkpoint, if there is one.
+        loss: what is minimised; absent: `trained` itself, called with a batch.
+        validate: asked every `config.validate_every` steps; the weights of its best `score` are
+            the ones that `trained` has at the end.
+        after_backward: called with the step's number when its gradients are complete, before they
+            are clipped.
+
+    Returns:
+        The validation figures of the weights that `trained` ends with; empty without `validate`.
 
     Raises:
         AVQAError: the loss stopped being a number; names the step.
         CheckpointError: a checkpoint that does not fit the model.
     """
-    from tqdm import tqdm
+    from avqa_llm.training.trainer import Stage, StageTrainer
 
-    weights = {k: p for k, p in trained.named_parameters() if p.requires_grad}
-    optimizer = _optimizer(weights.values(), config)
-    checkpoint = folder / f"{name}.checkpoint.safetensors"
-    first = load_state(checkpoint, weights, optimizer) if resume and checkpoint.exists() else 0
-    saved_at = time.monotonic()
-    sums: dict[str, float] = {}
-    summed = 0  # fewer than log_every after a resume
-    trained.train()
-    bar = tqdm(range(first, config.steps), initial=first, total=config.steps, desc=name)
-    for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = config.lr * schedule(step, config)
-        torch.manual_seed(config.seed * 1_000_003 + step)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
-            losses = loss_at(step)
-        optimizer.zero_grad(set_to_none=True)
-        losses["loss"].backward()
-        norm = nn.utils.clip_grad_norm_(weights.values(), config.clip_norm)
-        if not torch.isfinite(norm):
-            raise AVQAError(
-                f"{name}: the loss is no longer a number at step {step}; lower lr (now {config.lr})"
-                f" and go on from the last checkpoint with --resume"
-            )
-        optimizer.step()
-        for key, value in losses.items():
-            sums[key] = sums.get(key, 0.0) + float(value.detach())
-        summed += 1
-        if (step + 1) % config.log_every == 0:
-            means = {k: round(v / summed, 5) for k, v in sums.items()}
-            sums, summed = {}, 0
-            bar.set_postfix(means)
-            log(folder, {"stage": name, "step": step + 1, **means})
-        if time.monotonic() - saved_at > config.save_every_s:
-            save_state(checkpoint, weights, optimizer, step + 1)
-            saved_at = time.monotonic()
-    save_state(checkpoint, weights, optimizer, config.steps)
+    stage = Stage(trained, loss)
+    trainer = StageTrainer(
+        name,
+        stage,
+        batch_at,
+        config,
+        folder=folder,
+        validate=validate,
+        after_backward=after_backward,
+    )
+    best = trainer.run(resume=resume)
     trained.eval()
-
-
-def _optimizer(weights: Iterable[nn.Parameter], config: LoopConfig) -> torch.optim.AdamW:
-    """AdamW; biases, norms and scales do not decay."""
-    weights = list(weights)
-    matrices = [p for p in weights if p.ndim >= 2]
-    others = [p for p in weights if p.ndim < 2]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98))
+    return best
 
 
 def schedule(step: int, config: LoopConfig) -> float:
@@ -123,57 +131,6 @@ def schedule(step: int, config: LoopConfig) -> float:
         return (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
     return 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-def log(folder: Path, row: dict[str, Any]) -> None:
-    """Append one row to the run's `metrics.jsonl`."""
-    with (folder / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({"time": round(time.time(), 1), **row}) + "\n")
-
-
-def save_state(
-    path: Path, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, step: int
-) -> None:
-    """Weights and optimizer in one safetensors file, written aside and renamed."""
-    from safetensors.torch import save_file
-
-    tensors = {f"weight.{k}": p.detach() for k, p in weights.items()}
-    for key, parameter in weights.items():
-        for field, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{field}.{key}"] = value.detach().clone()
-    aside = path.with_suffix(".writing")
-    save_file(tensors, aside, metadata={"step": str(step)})
-    os.replace(aside, path)
-
-
-def load_state(
-    path: Path, weights: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> int:
-    """Bring back what `save_state` wrote; returns the step to go on with."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        opened = safe_open(path, "pt")
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}): remove it, or start anew without --resume"
-        ) from error
-    with opened as file:
-        names = set(file.keys())
-        if missing := [k for k in weights if f"weight.{k}" not in names]:
-            raise CheckpointError(f"{path} lacks {missing[0]}: it belongs to another recipe")
-        for key, parameter in weights.items():
-            stored = file.get_tensor(f"weight.{key}")
-            if stored.shape != parameter.shape:
-                raise CheckpointError(
-                    f"{path}: {key} has shape {tuple(stored.shape)}, the model"
-                    f" {tuple(parameter.shape)}: it belongs to another recipe"
-                )
-            parameter.data.copy_(stored)
-            fields = ("step", "exp_avg", "exp_avg_sq")
-            if f"exp_avg.{key}" in names:
-                optimizer.state[parameter] = {f: file.get_tensor(f"{f}.{key}") for f in fields}
-        return int((file.metadata() or {}).get("step", "0"))
 
 
 def shuffled(n: int, *, batch: int, step: int, seed: int) -> list[int]:
@@ -198,8 +155,48 @@ def _permutation(n: int, epoch: int, seed: int, np: Any) -> Any:
     return _ORDERS[key]
 
 
+POOL = 50
+"""Batches whose clips are sorted by length together."""
+
+
+def grouped(costs: Sequence[int], *, batch: int, step: int, seed: int) -> list[int]:
+    """As `shuffled`, but clips of about the same cost come together.
+
+    A pass is shuffled, cut into pools of `POOL` batches, and each pool sorted; then the batches
+    are shuffled. The last batch of a pass is filled up from its beginning.
+    """
+    import numpy as np
+
+    epoch, at = divmod(step, -(-len(costs) // batch))
+    order = _permutation(len(costs), epoch, seed, np)
+    order = np.concatenate([order, np.resize(order, -len(order) % batch)])
+    pools = [order[i : i + POOL * batch] for i in range(0, len(order), POOL * batch)]
+    ranked = np.concatenate([sorted(pool, key=lambda i: (costs[i], i)) for pool in pools])
+    batches = ranked.reshape(-1, batch)
+    turn = np.random.default_rng([seed, epoch, 1]).permutation(len(batches))
+    return [int(i) for i in batches[turn[at]]]
+
+
+def part_of(items: list[Item], part: int, parts: int) -> list[Item]:
+    """The items of one part: every `parts`-th, so that parts differ by one item at most."""
+    return items[part::parts]
+
+
 def cross_entropy(logits_BLV: Tensor, labels_BL: Tensor, ignore: int = -100) -> Tensor:
     """Mean next-token loss over the positions that are learned."""
     return nn.functional.cross_entropy(
         logits_BLV[:, :-1].flatten(0, 1).float(), labels_BL[:, 1:].flatten(), ignore_index=ignore
     )
+
+
+def precision_here(wanted: Precision) -> Literal["bf16", "fp16", "fp32"]:
+    """What `auto` means on this machine; to be asked after `devices.prepare_training`.
+
+    On processors bf16 pays with AMX tiles only: without them, float32 was half as fast again.
+    """
+    if wanted != "auto":
+        return wanted
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    tiles = getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    return "bf16" if tiles and "ONEDNN_MAX_CPU_ISA" not in os.environ else "fp32"

@@ -65,9 +65,9 @@ class Naming(nn.Module):
         """Names of what sounds and stands there: mean over tokens and modalities."""
         names = sorted({event.name for clip in events for event in clip})
         if not names:
-            return torch.zeros(())
+            return keys.sound_BQE.new_zeros(())
         words_KE = _words(model, [model.prompt.text(spoken(name)) for name in names])
-        shape, total, sides = model.config.bridge, torch.zeros(()), 0
+        shape, total, sides = model.config.bridge, keys.sound_BQE.new_zeros(()), 0
         for soft_BQE, there_BQ, truth in (
             (keys.sound_BQE, keys.sound_there_BQ, sounding),
             (keys.picture_BQE, keys.picture_there_BQ, standing),
@@ -75,6 +75,7 @@ class Naming(nn.Module):
             if not there_BQ.any():
                 continue
             target_BQK = torch.stack([truth(e, names, there_BQ.shape[1], shape) for e in events])
+            target_BQK = target_BQK.to(soft_BQE.device)
             losses = self.timeline(soft_BQE - model.bridge.word_mean, words_KE, target_BQK)
             total, sides = total + (losses * there_BQ).sum() / there_BQ.sum(), sides + 1
         return total / max(sides, 1)
@@ -92,9 +93,10 @@ class Naming(nn.Module):
         """
         known = sorted({i for clip in slots for side in clip for event in side for i in event})
         if not known:
-            return torch.zeros(())
+            return soft_BNE.new_zeros(())
         place = {word: k for k, word in enumerate(known)}
-        target, used = torch.zeros(*exists_BN.shape, len(known)), torch.zeros_like(exists_BN)
+        target = soft_BNE.new_zeros(*exists_BN.shape, len(known), dtype=torch.float32)
+        used = torch.zeros_like(exists_BN)
         clues = exists_BN.shape[1] // 2
         for b, sides in enumerate(slots):
             for side, events in enumerate(sides):

@@ -6,15 +6,19 @@ import dataclasses
 import difflib
 import types
 import typing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from avqa_llm.bridge import BridgeConfig
+from avqa_llm.encoders import PictureConfig, SoundConfig
 from avqa_llm.errors import RecipeError
 from avqa_llm.model import LoraSettings
+from avqa_llm.omni.stage import OmniTraining
 from avqa_llm.training.connect import ConnectConfig
 from avqa_llm.training.encoders import EncodersConfig
+from avqa_llm.training.prefer import PreferConfig
 from avqa_llm.training.text import TextConfig
 
 
@@ -27,11 +31,46 @@ class BandstandSet:
     seed: int
     arrays: bool = True
     """Render the clips; otherwise their texts only."""
+    bias: float = 0.0
+    """0: answers as balanced as can be; 1: as one-sided as those of MUSIC-AVQA v1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseConfig:
+    """Models of others that a run starts from, by hub name and revision or by directory."""
+
+    llm: str
+    picture: PictureConfig
+    sound: SoundConfig
+    llm_revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the frozen language model while it is trained on."""
+    quantize: Literal["nf4", "int8"] | None = None
+    """nf4: QLoRA (Dettmers et al. 2023), a quarter of the memory."""
+    attention: Literal["eager", "sdpa"] = "sdpa"
+    records: bool = False
+    """Whether the model learns to write an event record before it answers; rows must have them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateConfig:
+    """Rows that nothing is learned from."""
+
+    rows: str
+    splits: tuple[str, ...] = ()
+    features: str = ""
+    """These three as of a stage."""
+    questions: int = 2000
+    """At most so many are asked, the first ones of each clip in turn."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that one run needs. Stages run in the order of these fields, absent ones not."""
+    """Everything that one run needs. Stages run in the order of these fields, absent ones not.
+
+    A run starts from one of: `text` and `encoders` (nothing at all), `base` (models of others),
+    `start` (what another run left), `omni` (a model that sees and hears by itself).
+    """
 
     out: str
     """Where the finished model goes."""
@@ -42,16 +81,43 @@ class Recipe:
     """The small language model, from nothing."""
     encoders: EncodersConfig | None = None
     """Both encoders, from nothing."""
+    base: BaseConfig | None = None
+    start: str | None = None
+    """A preset or the directory of a trained model: bridge and adapter learn on."""
+    records: bool | None = None
+    """Of a `start` model: whether it goes on to write a record before it answers; absent: as it
+    did."""
+    omni: OmniTraining | None = None
+    media: str = ""
+    """Folder of the clips, where rows name media files."""
     bridge: BridgeConfig = dataclasses.field(default_factory=BridgeConfig)
     lora: LoraSettings = dataclasses.field(default_factory=LoraSettings)
     align: ConnectConfig | None = None
     instruct: ConnectConfig | None = None
+    prefer: PreferConfig | None = None
+    validate: ValidateConfig | None = None
+    world: str = ""
+    """What the clips show, in a word or two: named when a clip looks unlike them."""
+    card: bool = True
+    """Write a model card, as README.md."""
+    half: bool = False
+    """Write float16 weights: half the size."""
     threads: int | None = None
     """Processor threads; absent: all cores."""
 
+    @property
+    def connects(self) -> dict[str, ConnectConfig]:
+        """The stages that learn from rows, by name."""
+        found = {"align": self.align, "instruct": self.instruct}
+        return {name: config for name, config in found.items() if config}
 
-def read_recipe(path: Path) -> Recipe:
+
+def read_recipe(path: Path, changes: Sequence[str] = ()) -> Recipe:
     """Read and check a recipe.
+
+    Args:
+        path: of the YAML file.
+        changes: `key.key=value` each, with a value as YAML has it, instead of what is written.
 
     Raises:
         RecipeError: the file is missing or no YAML, a key is unknown (with a suggestion), a
@@ -63,9 +129,68 @@ def read_recipe(path: Path) -> Recipe:
         raise RecipeError(f"recipe {path} does not exist")
     try:
         row = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for change in changes:
+            _change(row, change, yaml.safe_load)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path} is no YAML: {error}") from error
-    return typing.cast(Recipe, build(Recipe, row, str(path)))
+    recipe = typing.cast(Recipe, build(Recipe, row, str(path)))
+    _check(recipe, path)
+    return recipe
+
+
+def _change(row: Any, change: str, parse: Callable[[str], Any]) -> None:
+    keys, sign, value = change.partition("=")
+    *path, last = keys.split(".")
+    for key in path:
+        row = row.setdefault(key, {}) if isinstance(row, dict) else None
+    if not sign or not isinstance(row, dict):
+        raise RecipeError(f"--set {change}: should be KEY.KEY=VALUE, with a block before each dot")
+    row[last] = parse(value)
+
+
+def _check(recipe: Recipe, path: Path) -> None:
+    """What no single value shows."""
+    nothing = recipe.text and recipe.encoders
+    starts = [k for k in ("base", "start", "omni") if getattr(recipe, k) is not None]
+    starts += ["text and encoders"] if nothing else []
+    if recipe.omni and (recipe.connects or recipe.prefer or recipe.validate):
+        raise RecipeError(
+            f"{path}: omni is a run of its own: align, instruct, prefer and validate belong to the"
+            " others"
+        )
+    if len(starts) > 1 or (not starts and (recipe.connects or recipe.prefer)):
+        raise RecipeError(
+            f"{path}: a run starts from one of base, start, omni, or text and encoders; this one"
+            f" names {' and '.join(starts) or 'none of them'}"
+        )
+    if recipe.start:
+        for name, kind in (("bridge", BridgeConfig), ("lora", LoraSettings)):
+            if getattr(recipe, name) != kind():
+                raise RecipeError(
+                    f"{path}.{name}: the model in {recipe.start!r} has its own; leave it out"
+                )
+    for name, stage in recipe.connects.items():
+        if stage.features and not (nothing or any(s.name == stage.features for s in recipe.sets)):
+            raise RecipeError(f"{path}.{name}.features: there is no set {stage.features!r}")
+        if not stage.features and not recipe.media:
+            raise RecipeError(f"{path}.{name}: name the folder of the clips with `media`")
+        if not (stage.train_bridge or stage.train_lora):
+            raise RecipeError(f"{path}.{name}: neither the bridge nor LoRA is to learn")
+        if not recipe.bridge.clues and (stage.grounding or stage.events):
+            raise RecipeError(
+                f"{path}.{name}: grounding and events are about clues, and bridge.clues is 0; set"
+                " both to 0"
+            )
+        if stage.naming and recipe.bridge.connector not in ("qformer", "projector"):
+            raise RecipeError(
+                f"{path}.{name}.naming: the tokens of a {recipe.bridge.connector} stand for no"
+                " place of the picture that could be named; set it to 0"
+            )
+        if stage.loop.fsdp and recipe.base and recipe.base.quantize:
+            raise RecipeError(
+                f"{path}.{name}.loop.fsdp: quantised weights cannot be split over processes; use"
+                " several processes without fsdp, or leave quantize out"
+            )
 
 
 def build(kind: Any, value: Any, place: str) -> Any:
@@ -76,6 +201,8 @@ def build(kind: Any, value: Any, place: str) -> Any:
         return None if value is None else build(wanted[0], value, place)
     if dataclasses.is_dataclass(kind):
         return _build_dataclass(kind, value, place)
+    if origin is Literal:
+        return _one_of(typing.get_args(kind), value, place)
     if origin in (list, tuple):
         if not isinstance(value, list):
             raise RecipeError(f"{place}: {value!r} should be a list")
@@ -100,6 +227,14 @@ def _build_dataclass(kind: Any, value: Any, place: str) -> Any:
         if needed and name not in value:
             raise RecipeError(f"{place}: {name!r} is missing")
     return kind(**{key: build(hints[key], item, f"{place}.{key}") for key, item in value.items()})
+
+
+def _one_of(known: Sequence[Any], value: Any, place: str) -> Any:
+    if value not in known:
+        close = difflib.get_close_matches(str(value), map(str, known), n=1)
+        hint = f": did you mean {close[0]!r}?" if close else ""
+        raise RecipeError(f"{place}: {value!r} should be one of {', '.join(map(str, known))}{hint}")
+    return value
 
 
 def _plain(kind: type, value: Any, place: str) -> Any:

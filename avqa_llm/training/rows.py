@@ -1,18 +1,36 @@
-"""Instruction rows as files give them: one clip a line, with its record and its questions."""
+"""What training asks about clips: one row a clip, with its record and its questions.
+
+`read_rows` reads them from the files that `instruct_data` writes, and from a person's own.
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from avqa_llm.errors import AnnotationError
 from avqa_llm.labels import LABELS
+from avqa_llm.media.changes import Cut
 from avqa_llm.prompt import Prompt, Turn
+from avqa_llm.training.find import find_media
 from avqa_llm.training.packing import Piece
+
+if TYPE_CHECKING:
+    from avqa_llm.training.pairs import PairRow
+
+__all__ = [
+    "ClipRow",
+    "Event",
+    "Question",
+    "dropped",
+    "find_media",
+    "question_blocks",
+    "read_pairs",
+    "read_rows",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +43,16 @@ class Question:
     evidence: tuple[dict[str, float | None], ...] = ()
     """Where the answer lies: `x` on the picture (None: off-screen), `start_s` and `end_s` of
     the sound (None: silent)."""
+    history: tuple[Turn, ...] = ()
+    """What was said before, where the question is part of a conversation."""
+    type: str = ""
+    """`Audio Counting` and the like, or the source's own word; `caption` for a description."""
+    template: str = ""
+    """One of the benchmark's 33, where it is known to come from one."""
+    choices: tuple[str, ...] = ()
+    """What there is to choose from, where the source gives choices."""
+    label: str | None = None
+    """The answer as a closed set has it; None where the answer is open."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,54 +69,53 @@ class Event:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipRow:
-    """A clip's line of an instruction file."""
+    """A clip, or a part of one, with everything that is asked about it."""
 
     video_id: str
     record: str
-    """The event record: what the alignment stage teaches to write."""
+    """The event record: what the alignment stage teaches to write. Empty: none is known."""
     record_without_sound: str
     record_without_picture: str
     questions: tuple[Question, ...]
     events: tuple[Event, ...] = ()
     """What is known to be there, for `naming`."""
+    media: str = ""
+    """The clip's file below the folder of the media, or its name without suffix; empty: as
+    `video_id`."""
+    cut: Cut = Cut()
+    """What is done to the clip before it is asked about."""
+    written: bool = False
+    """Whether the model wrote the record itself: then it is read, and not learned."""
 
 
-def read_rows(path: Path) -> list[ClipRow]:
-    """Read a JSONL file of instruction rows.
+def read_rows(path: Path, *, splits: Collection[str] = ()) -> list[ClipRow]:
+    """Read a file of instruction rows, whose content tells which of these it is.
+
+    - `instruct.jsonl` of a Bandstand set: a clip a line.
+    - JSONL of instruction records (`python -m instruct_data build`): records about one clip with
+      the same cut become one row.
+    - JSON, JSONL or CSV of a person's own (see `own`), likewise.
+
+    Args:
+        path: of the file.
+        splits: keep rows of these splits only (and rows that name none). A file with rows of
+            several splits needs it, so that nobody trains on a test set by accident. A Bandstand
+            set is of one split, which its rows do not name.
 
     Raises:
-        AnnotationError: a missing file, a line that is no JSON, a row without a field.
+        AnnotationError: the file is missing or none of these; names line, field and what is
+            known.
     """
-    if not path.exists():
-        raise AnnotationError(f"{path} does not exist: write it with `python -m instruct_data`")
-    rows = []
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                rows.append(_row(json.loads(line)))
-            except (ValueError, KeyError, TypeError) as error:
-                raise AnnotationError(f"{path}, line {number}: {error!r}") from error
-    return rows
+    from avqa_llm.training.reading import read  # late: it makes the rows that are defined here
+
+    return read(path, splits)
 
 
-def _row(row: dict[str, Any]) -> ClipRow:
-    questions = tuple(
-        Question(
-            question=q["question"],
-            steps=q.get("steps", ""),
-            answer=q["answer"],
-            evidence=tuple(q.get("evidence", ())),
-        )
-        for q in row["questions"]
-    )
-    return ClipRow(
-        video_id=row["video_id"],
-        record=row["record"],
-        record_without_sound=row.get("record_without_sound", row["record"]),
-        record_without_picture=row.get("record_without_picture", row["record"]),
-        questions=questions,
-        events=tuple(Event(**event) for event in row.get("events", ())),
-    )
+def read_pairs(path: Path) -> list[PairRow]:
+    """Read a file of preference pairs (see `pairs`). Raises AnnotationError."""
+    from avqa_llm.training.pairs import read_pairs as read  # late, as above
+
+    return read(path)
 
 
 def question_blocks(
@@ -102,7 +129,8 @@ def question_blocks(
 ) -> tuple[list[Piece], list[Question]]:
     """Questions as blocks of a packed sequence; some follow another one as a conversation does.
 
-    A share of `pair` of the blocks hold an earlier question and its answer first; a share of
+    A question with a history of its own has that in front, and is put in front of no other one.
+    Of the rest, a share of `pair` hold an earlier question and its answer first. A share of
     `drop` of the words is left out (`dropped`).
 
     Returns:
@@ -111,13 +139,14 @@ def question_blocks(
     blocks, last, waiting = [], [], list(questions)
     while waiting:
         asked = waiting.pop()
-        earlier: list[int] = []
-        if again := bool(waiting) and rng.random() < pair:
-            before = waiting.pop()
-            earlier = prompt.history([Turn(question=before.question, answer=before.answer)])
+        turns = list(asked.history)
+        alone = [n for n, one in enumerate(waiting) if not one.history]
+        if not turns and alone and rng.random() < pair:
+            before = waiting.pop(alone[-1])
+            turns = [Turn(question=before.question, answer=before.answer)]
         words = dropped(asked.question, drop, rng)
-        head = prompt.question(words, n_clues, again=again)
-        blocks.append(Piece.of(earlier + head, prompt.answer(asked.steps, asked.answer)))
+        given = prompt.history(turns) + prompt.question(words, n_clues, again=bool(turns))
+        blocks.append(Piece.of(given, prompt.answer(asked.steps, asked.answer)))
         last.append(asked)
     return blocks, last
 

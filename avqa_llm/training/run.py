@@ -1,13 +1,15 @@
 """`avqa train RECIPE`: run the stages of a recipe, one after the other.
 
 A stage that is finished leaves its mark in the work folder; `--resume` goes on after it, and
-inside an unfinished stage at its last checkpoint.
+inside an unfinished stage at its last checkpoint. With `torchrun --nproc-per-node N -m avqa_llm
+train RECIPE` N processes share the work of a stage; the first one alone writes files.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from avqa_llm.errors import AVQAError, RecipeError
+from avqa_llm.training.assemble import Place
 from avqa_llm.training.recipe import BandstandSet, Recipe, read_recipe
 
 
@@ -24,49 +27,91 @@ def run(args: argparse.Namespace) -> int:
     """The command."""
     from avqa_llm.devices import prepare_training
 
-    recipe = read_recipe(args.recipe)
+    recipe = read_recipe(args.recipe, args.set)
     if args.out is not None:
         recipe = dataclasses.replace(recipe, out=str(args.out))
-    if args.dry_run:
-        print("\n".join(plan(recipe)))
-        return 0
     prepare_training(recipe.threads)
-    work = Path(recipe.work)
-    if work.exists() and any(work.iterdir()) and not args.resume:
+    if args.dry_run:
+        from avqa_llm.training.plan import plan
+
+        for line in plan(recipe):
+            print(line)
+        return 0
+    place, first = Place(work=Path(recipe.work)), is_first()
+    if first:
+        _prepare(recipe, place.work, resume=args.resume)
+    for name, stage, shared in stages(recipe, place):
+        done = place.work / f"{name}.done"
+        _together()
+        if done.exists():
+            print(f"{name}: done before") if first else None
+            continue
+        if not (first or shared):
+            continue
+        print(f"{name}: starts") if first else None
+        stage()
+        done.touch() if first else None
+    if first:
+        _save_recipe(recipe, Path(recipe.out) / "recipe.yaml")
+        print(f"the model is in {recipe.out}")
+    return 0
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _together() -> None:
+    """Wait until all processes are here."""
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        import torch
+        from accelerate import PartialState
+
+        PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
+
+
+def _prepare(recipe: Recipe, work: Path, *, resume: bool) -> None:
+    if work.exists() and any(work.iterdir()) and not resume:
         raise RecipeError(
             f"work folder {work} is not empty: go on with --resume, or remove it to start anew"
         )
     work.mkdir(parents=True, exist_ok=True)
     _save_recipe(recipe, work / "recipe.yaml")
-    for name, stage in stages(recipe, work):
-        done = work / f"{name}.done"
-        if done.exists():
-            print(f"{name}: done before")
-            continue
-        print(f"{name}: starts")
-        stage()
-        done.touch()
-    _save_recipe(recipe, Path(recipe.out) / "recipe.yaml")
-    print(f"the model is in {recipe.out}")
-    return 0
 
 
-def stages(recipe: Recipe, work: Path) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Names and work of the stages, in order. Every one of them resumes by itself."""
+Stage = tuple[str, Callable[[], object], bool]
+"""Name, work, and whether all processes take part."""
+
+
+def stages(recipe: Recipe, place: Place) -> Iterator[Stage]:
+    """The stages, in order. Every one of them resumes by itself."""
     from avqa_llm.training import encoders as taggers
+    from avqa_llm.training import tuning
     from avqa_llm.training.text import train_text
 
-    data = work / "data"
     for wanted in recipe.sets:
-        yield f"set-{wanted.name}", partial(make_set, wanted, data)
-    common: dict[str, Any] = {"data": data, "folder": work, "resume": True}
+        yield f"set-{wanted.name}", partial(make_set, wanted, place.data), False
+    common: dict[str, Any] = {"data": place.data, "folder": place.work, "resume": True}
     if recipe.text:
-        yield "text", partial(train_text, recipe.text, **common)
+        yield "text", partial(train_text, recipe.text, **common), True
     if recipe.encoders:
-        yield "picture", partial(taggers.train_picture, recipe.encoders, **common)
-        yield "sound", partial(taggers.train_sound, recipe.encoders, **common)
-    if recipe.align or recipe.instruct:
-        yield "connect", partial(connect, recipe, work, data)
+        yield "picture", partial(taggers.train_picture, recipe.encoders, **common), True
+        yield "sound", partial(taggers.train_sound, recipe.encoders, **common), True
+    if recipe.omni:
+        yield "omni", partial(tuning.omni, recipe, place, recipe.omni), True
+    before = None
+    for name, config in recipe.connects.items():
+        encode = partial(tuning.encode, recipe, place, name, before)
+        yield f"{name}-features", encode, False
+        yield name, partial(tuning.connect, recipe, place, name, config, before), True
+        before = name
+    if recipe.prefer:
+        yield "prefer-features", partial(tuning.encode, recipe, place, "prefer", before), False
+        yield "prefer", partial(tuning.prefer, recipe, place, recipe.prefer, before), True
+        before = "prefer"
+    if before:
+        yield "finish", partial(tuning.finish, recipe, place, before), False
 
 
 def make_set(wanted: BandstandSet, data: Path) -> None:
@@ -77,6 +122,7 @@ def make_set(wanted: BandstandSet, data: Path) -> None:
     """
     command = [sys.executable, "-m", "instruct_data", "bandstand", str(data / wanted.name)]
     command += ["--clips", str(wanted.clips), "--seed", str(wanted.seed)]
+    command += ["--bias", str(wanted.bias)]
     command += ["--media", "arrays"] if wanted.arrays else []
     if subprocess.run(command, check=False).returncode:
         raise AVQAError(
@@ -85,55 +131,17 @@ def make_set(wanted: BandstandSet, data: Path) -> None:
         )
 
 
-def connect(recipe: Recipe, work: Path, data: Path) -> None:
-    """Align, instruct, and save the model."""
-    from avqa_llm.model import AVQAModel
-    from avqa_llm.training.connect import train_connect
-    from avqa_llm.training.features import encode_arrays, load_features
-    from avqa_llm.training.finish import finish, fresh_model
-    from avqa_llm.training.rows import read_rows
-
-    model: AVQAModel = fresh_model(recipe, work)
-    last = None
-    for name, config in (("align", recipe.align), ("instruct", recipe.instruct)):
-        if config is None:
-            continue
-        folder = work / "features" / config.features
-        encode_arrays(data / config.features, folder, model.picture, model.sound)
-        features = load_features(folder, seconds=10.0, pair_gap_s=model.config.picture.pair_gap_s)
-        rows = read_rows(data / config.rows)
-        train_connect(name, model, rows, features, config, folder=work, resume=True)
-        model.save_pretrained(work / name)
-        last = features
-    assert last is not None
-    finish(model, last, work, Path(recipe.out))
-
-
-def plan(recipe: Recipe) -> Iterator[str]:
-    """What `--dry-run` prints: every stage with its steps, without loading anything heavy."""
-    yield f"model goes to {recipe.out}, work to {recipe.work}"
-    for wanted in recipe.sets:
-        kind = "arrays" if wanted.arrays else "texts"
-        yield f"set {wanted.name}: {wanted.clips} clips, seed {wanted.seed}, {kind}"
-    loops = []
-    if recipe.text:
-        loops.append(("text", recipe.text.loop))
-    if recipe.encoders:
-        loops += [("picture", recipe.encoders.picture), ("sound", recipe.encoders.sound)]
-    loops += [(n, c.loop) for n, c in (("align", recipe.align), ("instruct", recipe.instruct)) if c]
-    for name, loop in loops:
-        yield f"{name}: {loop.steps} steps of {loop.batch} clips, lr {loop.lr:g}"
-
-
 def _save_recipe(recipe: Recipe, path: Path) -> None:
     import yaml
 
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".writing")
-    aside.write_text(yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False))
+    aside.write_text(yaml.safe_dump(plain(dataclasses.asdict(recipe)), sort_keys=False))
     shutil.move(aside, path)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as YAML and JSON have it; what is absent is left out."""
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if item is not None}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: plain(item) for key, item in value.items() if item is not None}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from avqa_llm.labels import LABELS
 from avqa_llm.prompt import Prompt, spoken
 from avqa_llm.tokenizer import train_tokenizer
-from avqa_llm.training.loop import INIT_STD, LoopConfig, fit, shuffled
+from avqa_llm.training.loop import INIT_STD, LoopConfig, fit, part_of, shuffled
 from avqa_llm.training.packing import Packed, Piece, pack, packed_loss
 from avqa_llm.training.rows import ClipRow, question_blocks, read_rows
 
@@ -100,13 +100,16 @@ def train_text(config: TextConfig, *, data: Path, folder: Path, resume: bool) ->
     prompt = Prompt(tokenizer)
     trunk = torch.compile(model.model, dynamic=False) if config.compile else model.model
 
-    def loss_at(step: int) -> dict[str, Tensor]:
-        rng = np.random.default_rng([config.loop.seed, step])
+    def batch_at(step: int, part: int, parts: int) -> Packed:
+        rng = np.random.default_rng([config.loop.seed, step, part])
         chosen = shuffled(len(rows), batch=config.loop.batch, step=step, seed=config.loop.seed)
-        batch = text_batch(prompt, [rows[i] for i in chosen], config, rng)
+        mine = [rows[i] for i in part_of(chosen, part, parts)]
+        return text_batch(prompt, mine, config, rng)
+
+    def loss(batch: Packed) -> dict[str, Tensor]:
         return {"loss": packed_loss(trunk, model.lm_head, batch)}
 
-    fit("text", model, loss_at, config.loop, folder=folder, resume=resume)
+    fit("text", model, batch_at, config.loop, folder=folder, resume=resume, loss=loss)
     out = folder / "llm"
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -40,10 +40,10 @@ class Local:
         if mode not in MODES:
             raise RunError(f"mode {mode!r} is unknown; choose one of {', '.join(MODES)}")
         from avqa_llm.devices import prepare_cpu
-        from avqa_llm.engine import LocalEngine
+        from avqa_llm.engine import load_engine
 
         prepare_cpu()
-        return cls(engine=LocalEngine.load(model), model=model, mode=mode)
+        return cls(engine=load_engine(model), model=model, mode=mode)
 
     def read(self, path: Path) -> Clip:
         """Decode a file the way the model wants it. Raises MediaError."""

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from avqa_llm.media import Clip
+from avqa_llm.media.changes import mirrored as mirrored
+from avqa_llm.media.changes import time_reversed as time_reversed
 from avqa_llm.media.clip import peak
 
 NO_SOUND, NO_PICTURE = "the clip has no sound", "the clip has no picture"
 SILENT = "the clip's sound is silent"
 TOO_SHORT = "the clip is shorter than the shift"
 NOT_IN_TIME = "the other clip has no picture in this time"
-# Which channels lie opposite each other in FL FR FC LFE BL BR SL SR.
-_OPPOSITE = {2: (1, 0), 6: (1, 0, 2, 3, 5, 4), 8: (1, 0, 2, 3, 5, 4, 7, 6)}
 _AAC_DELAY = 1024  # samples that the encoder puts before the first one
 _AAC_RATES = frozenset(
     (7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000)
@@ -114,47 +114,6 @@ def shifted(clip: Clip, seconds: float) -> Clip:
         sound_CS=sound_CS,
         sound_span_s=(max(0.0, start_s), min(clip.sound_span_s[1], end_s)),
         notes=(*clip.notes, f"the sound was moved {abs(seconds):g} s {way}"),
-    )
-
-
-def time_reversed(clip: Clip) -> Clip:
-    """The clip played backwards: what was at `t` is at `duration - t`."""
-    end_s = clip.duration_s
-    changes: dict[str, Any] = {}
-    if clip.has_picture:
-        changes |= {
-            "frames_THWC": clip.frames_THWC[::-1].copy(),
-            "frame_times_s": (end_s - clip.frame_times_s)[::-1].copy(),
-            "picture_span_s": _turned_span(clip.picture_span_s, end_s),
-        }
-    if clip.has_sound:
-        changes |= {
-            "sound_CS": _turned_sound(clip),
-            "sound_span_s": _turned_span(clip.sound_span_s, end_s),
-        }
-    return replace(clip, notes=(*clip.notes, "played backwards"), **changes)
-
-
-def _turned_span(span_s: tuple[float, float], end_s: float) -> tuple[float, float]:
-    return max(0.0, end_s - span_s[1]), end_s - span_s[0]
-
-
-def _turned_sound(clip: Clip) -> np.ndarray:
-    """A late start becomes an early end: the silence before the track is taken off and put on."""
-    rate, (start_s, _) = clip.sound_rate_hz, clip.sound_span_s
-    body_CS = clip.sound_CS[:, round(start_s * rate) :]
-    before = round(clip.duration_s * rate) - round(start_s * rate) - body_CS.shape[1]
-    return np.pad(body_CS[:, ::-1], ((0, 0), (max(0, before), 0)))
-
-
-def mirrored(clip: Clip) -> Clip:
-    """The clip with left and right exchanged, in the frames and between the sound's channels."""
-    opposite = _OPPOSITE.get(len(clip.sound_CS))
-    return replace(
-        clip,
-        frames_THWC=clip.frames_THWC[:, :, ::-1].copy(),
-        sound_CS=clip.sound_CS if opposite is None else clip.sound_CS[list(opposite)],
-        notes=(*clip.notes, "left and right were exchanged"),
     )
 
 
