@@ -49,6 +49,8 @@ class ConnectConfig:
     """Bandstand set whose arrays belong to the rows; empty: clips are media files."""
     questions: int = 0
     """Questions a clip and step; they share the clip in one sequence."""
+    steps: bool = True
+    """Whether an answer is preceded by what was looked up for it, where rows say that."""
     pair: float = 0.15
     """Share of questions that follow another one, as in a conversation."""
     drop: float = 0.06

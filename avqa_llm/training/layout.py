@@ -188,7 +188,7 @@ def one_layout(
     n_sound = 0 if deaf else shape.sound_per_second * timeline
     n_picture = 0 if blind else shape.picture_per_second * timeline
     prefix = prefix_piece(model, row, record, prompt.clip(n_sound, n_picture, n_clues))
-    if deaf or blind:  # what was looked up in a whole record cannot be looked up now
+    if deaf or blind or not config.steps:  # a record with parts missing cannot be looked up in
         questions = [replace(q, steps="") for q in questions]
     blocks, kept = question_blocks(
         prompt, questions, n_clues=n_clues, pair=config.pair, drop=config.drop, rng=rng
