@@ -56,8 +56,9 @@ def export(
         model: a preset or a model directory.
         out: is made; must not hold anything.
         merge: add the LoRA weights to the language model's, in float32.
-        dtype: of merged weights; None: as the base stores them. Rounding to 16 bits moves
-            probabilities by about a thousandth; with float32 they stay.
+        dtype: of merged weights; None: as the base stores them. Of the embedded model, on four
+            texts, the next word's probabilities moved by at most 1e-6 with float32, 0.0009 with
+            float16, 0.0076 with bfloat16.
         base: for an adapter that was trained over quantised weights: merge it into the base's
             own `float` weights, as `avqa ask` does, or into `dequantized` ones, as in training.
 

@@ -41,6 +41,7 @@ class LoraSettings:
     """Low-rank adapters on the language model's linear layers (Hu et al. 2022)."""
 
     rank: int = 16
+    """0: none; what was learned is merged into the language model's weights."""
     alpha: int = 32
     targets: tuple[str, ...] = (
         *("q_proj", "k_proj", "v_proj", "o_proj"),
@@ -140,7 +141,9 @@ class AVQAModel(nn.Module):
         self.config = config
         self.picture, self.sound, self.llm = picture, sound, llm
         self.prompt = Prompt(tokenizer)
-        embeddings = llm.get_input_embeddings().weight
+        table = llm.get_input_embeddings()
+        words = torch.arange(min(len(tokenizer), len(table.weight)), device=table.weight.device)
+        embeddings = table(words).detach()  # as the layers see them: Gemma scales them
         self.bridge = Bridge(
             config.bridge,
             sound_in=sound.width,
@@ -149,7 +152,7 @@ class AVQAModel(nn.Module):
             sound_layout=Layout(rate=sound.config.tokens_per_s),
             picture_layout=Layout(rate=picture.config.fps, grid=picture.config.grid),
         )
-        self.bridge.fit_words(embeddings.detach()[: len(tokenizer)])
+        self.bridge.fit_words(embeddings)
 
     @property
     def inner(self) -> Any:
@@ -260,6 +263,11 @@ class AVQAModel(nn.Module):
 
     def _save_adapter(self, folder: Path) -> None:
         """Let peft write beside, for it also writes a model card over whatever README there is."""
+        if len(self.llm.peft_config) > 1:
+            raise CheckpointError(
+                f"the language model has the adapters {', '.join(self.llm.peft_config)}: join them"
+                " first, or all but the first would be lost"
+            )
         # What is meant is the name in `avqa.json`, not where it lay on this machine.
         self.llm.peft_config["default"].base_model_name_or_path = self.config.llm
         aside = folder / "adapter.writing"

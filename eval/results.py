@@ -19,6 +19,7 @@ from eval.bias import bias, confusion, rephrase
 from eval.calibration import calibration, uncalibrated
 from eval.floors import LEVELS, Floor, ordered_types
 from eval.groups import Context, masks
+from eval.hedging import hedging
 from eval.modalities import Blind, modalities
 from eval.samples import ProbeSample, RunError, Sample
 from eval.statistics import Estimate, estimates, paired_difference
@@ -80,6 +81,7 @@ def summarise(
         **_accuracies(samples, questions, groups, blind),
         "not_computed": not_computed | uncalibrated(samples),
         **_against_floor(samples, questions, groups, blind, fit),
+        "hedging": _hedging(samples),
         "no_answer": sum(sample.label == NO_ANSWER for sample in samples),
         "relabelled": _relabelled(samples),
         "rephrase": _rephrase(pairs),
@@ -90,6 +92,12 @@ def summarise(
         "modalities": modalities(samples, probes, blind.get(LEVEL)),
         "probes": _probes(samples, probes, left_out or {}, scenes),
     }
+
+
+def _hedging(samples: Sequence[Sample]) -> dict[str, Any]:
+    """The share of answers that commit themselves to nothing, and by which rule how many."""
+    found = hedging(samples)
+    return {"share": shown(found.share), "kinds": found.kinds}
 
 
 def matched(

@@ -91,6 +91,10 @@ def _notes(results: Results) -> list[str]:
     lines = ["Intervals draw whole clips.", *_about_floor(results)]
     n = results["overall"]["n"]
     lines.append(f"No answer: {results['no_answer']} of {n}, counted as wrong.")
+    hedges = results.get("hedging", {}).get("share")
+    if hedges and hedges["accuracy"]:
+        share = f"{percent(hedges['accuracy'])} {bounds(hedges)}"
+        lines.append(f"Answers that commit themselves to nothing: {share}.")
     if results["relabelled"]:
         lines.append(
             f"The scorer reads {results['relabelled']} texts differently than the engine did."

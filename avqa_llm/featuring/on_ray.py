@@ -6,6 +6,7 @@ names and outcomes travel. A batch that Ray repeats after a failure finds what i
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -74,6 +75,7 @@ def run_ray(
 def _stream(
     ray: Any, plan: Plan, jobs: Sequence[Job], workers: int, report: Callable[[Outcome], object]
 ) -> None:
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # the bar of the command says enough
     ray.data.DataContext.get_current().enable_progress_bars = False
     size = max(1, min(BATCH, -(-len(jobs) // (2 * workers))))
     rows = [{"job": job.to_json()} for job in jobs]

@@ -15,6 +15,7 @@ from avqa_llm.errors import AnnotationError
 from avqa_llm.model import AVQAModel, ClipTokens, ModelConfig
 from avqa_llm.omni.stage import OmniTraining
 from avqa_llm.presets import find_model
+from avqa_llm.training.bandstand import read_truth
 from avqa_llm.training.connect import ConnectConfig
 from avqa_llm.training.encoders import PICTURE, SOUND
 from avqa_llm.training.features import ClipFeatures, Features, encode_arrays, load_features
@@ -102,7 +103,14 @@ def load_clips(
         return media_features(recipe, place, rows, model)
     folder = place.work / "features" / features
     encode_arrays(place.data / features, folder, model.picture, model.sound)
-    return array_features(folder, model.config.picture.pair_gap_s)
+    known = {row["video_id"]: n for n, row in enumerate(read_truth(place.data / features))}
+    if odd := [row.video_id for row in rows if row.video_id not in known]:
+        raise AnnotationError(
+            f"{len(odd)} clips, such as {odd[0]}, are not in the set {features!r}: rows and features"
+            " must be of the same one"
+        )
+    found = array_features(folder, model.config.picture.pair_gap_s)
+    return found.chosen([known[row.video_id] for row in rows])
 
 
 @lru_cache(maxsize=2)

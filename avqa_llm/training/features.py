@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -72,6 +72,15 @@ class Features:
             for values, times, places in sides
         )
         return ClipTokens(sound=sound, picture=picture, seconds=self.seconds)
+
+    def chosen(self, clips: Sequence[int]) -> Features:
+        """Of some clips, in their order."""
+        if list(clips) == list(range(len(self))):
+            return self
+        index = torch.tensor(clips)
+        return replace(
+            self, sound_NTD=self.sound_NTD[index], picture_NTD=self.picture_NTD[index]
+        )
 
     def timeline(self, index: int) -> int:
         """All are of one length."""
