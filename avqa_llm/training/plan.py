@@ -216,7 +216,7 @@ class Sizes:
             f" once ({activations / 2**30:.1f} GiB of it activations)"
         )
         products = stage.loop.steps * stage.loop.batch * tokens * (4 * self.llm + 6 * trained)
-        rate = product_rate()
+        rate = product_rate(precision_here(stage.loop.precision))
         hours = products / (UTILISED * rate) / 3600
         yield (
             f"time, estimated: {_duration(hours)} on this machine, at {UTILISED:.0%} of its"
@@ -260,10 +260,10 @@ def lora_weights(llm: Any, lora: LoraSettings) -> int:
     )
 
 
-def product_rate(size: int = 1024) -> float:
-    """Operations a second of a matrix product in this machine's training precision."""
+def product_rate(precision: str, size: int = 1024) -> float:
+    """Operations a second of a matrix product."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision_here("auto"))
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     size = size * (8 if device == "cuda" else 1)
     one = torch.randn(size, size, device=device, dtype=dtype or torch.float32)
     best = float("inf")

@@ -38,11 +38,11 @@ class PreferConfig:
     """The stage. Raises RecipeError for values with which nothing can be learned."""
 
     rows: str
-    """JSONL of preference pairs, relative to the data folder."""
-    features: str
-    """Folder with the features of their clips."""
+    """JSONL of preference pairs, looked for as in the other stages."""
     loop: LoopConfig
     """Its `batch` counts clips, each with up to `pairs` pairs. The paper: lr 4e-6 on 7B."""
+    features: str = ""
+    """Bandstand set whose arrays belong to the pairs; empty: clips are media files."""
     pairs: int = 4
     """Most pairs of a clip that share its prefix; a clip with more comes several times a pass."""
     beta: float = 0.1
