@@ -1,4 +1,4 @@
-"""The `avqa` command: `ask`, `demo`, `features`, `train`, `doctor`.
+"""The `avqa` command: `ask`, `demo`, `features`, `train`, `export`, `doctor`.
 
 Only the standard library is imported here. A command names the function that carries it out
 as `module:function`, and that module is imported when the command runs, so that `avqa --help`

@@ -48,7 +48,7 @@ def test_help_is_quick_and_names_every_command() -> None:
         shown = subprocess.run([*AVQA, "--help"], capture_output=True, text=True, check=True)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 1.5
-    for command in ("ask", "demo", "train", "doctor"):
+    for command in ("ask", "demo", "features", "train", "export", "doctor"):
         assert f"\n    {command} " in shown.stdout
 
 
@@ -85,6 +85,7 @@ TRAIN = {
     "resume": False,
     "dry_run": False,
     "out": None,
+    "set": [],
     "target": "avqa_llm.training.run:run",
 }
 DEMO = {"model": "tiny", "target": "avqa_llm.asking:run_demo"}
@@ -109,6 +110,10 @@ DOCTOR = {"json": False, "target": "avqa_llm.doctor:run"}
         (
             ["train", "tiny.yaml", "--resume", "--dry-run", "--out", "runs/a"],
             {**TRAIN, "resume": True, "dry_run": True, "out": Path("runs/a")},
+        ),
+        (
+            ["train", "tiny.yaml", "--set", "a.b=1", "--set", "c=2"],
+            {**TRAIN, "set": ["a.b=1", "c=2"]},
         ),
         (["doctor"], DOCTOR),
         (["doctor", "--json"], {**DOCTOR, "json": True}),
