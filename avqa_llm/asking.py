@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
 
     prepare_cpu()
     started = time.perf_counter()
-    engine = load_engine(args.model, cache=True)
+    engine = load_engine(args.model, cache=True, features=args.features)
     loaded = time.perf_counter()
     clip = engine.read(args.file, reader=args.reader)
     times = {"load": loaded - started, "decode": time.perf_counter() - loaded}

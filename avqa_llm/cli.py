@@ -83,6 +83,9 @@ def _add_ask(commands: Subparsers[argparse.ArgumentParser]) -> None:
         default="pyav",
         help="what decodes the file (default: %(default)s; decord needs the extra of that name)",
     )
+    ask.add_argument(
+        "--features", metavar="DIR", type=Path, help="a store of `avqa features` to look in first"
+    )
     ask.add_argument("--mute", action="store_true", help="answer as if there were no sound")
     ask.add_argument("--blank", action="store_true", help="answer as if there were no picture")
     ask.add_argument(

@@ -98,6 +98,12 @@ def _model(parser: argparse.ArgumentParser) -> None:
         choices=MODES,
         help="rank the answers by likelihood (default), or generate text and score it (servers)",
     )
+    group.add_argument(
+        "--features",
+        metavar="DIR",
+        type=Path,
+        help="what `avqa features` made of the clips: encoders need not run again",
+    )
     _server(parser.add_argument_group("a model behind a server"))
 
 

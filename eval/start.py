@@ -33,6 +33,7 @@ def engine_of(args: argparse.Namespace) -> EngineSpec:
     return EngineSpec(
         model=args.model,
         mode=args.mode or ("generate" if served else "rank"),
+        features=str(args.features) if args.features else None,
         base_url=args.base_url,
         server={
             "key_env": args.api_key_env,

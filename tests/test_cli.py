@@ -75,6 +75,7 @@ ASK = {
     "model": "tiny",
     "json": False,
     "reader": "pyav",
+    "features": None,
     "mute": False,
     "blank": False,
     "open": False,

@@ -106,8 +106,8 @@ def load_clips(
     known = {row["video_id"]: n for n, row in enumerate(read_truth(place.data / features))}
     if odd := [row.video_id for row in rows if row.video_id not in known]:
         raise AnnotationError(
-            f"{len(odd)} clips, such as {odd[0]}, are not in the set {features!r}: rows and features"
-            " must be of the same one"
+            f"{len(odd)} clips, such as {odd[0]}, are not in the set {features!r}: rows and"
+            " features must be of the same one"
         )
     found = array_features(folder, model.config.picture.pair_gap_s)
     return found.chosen([known[row.video_id] for row in rows])

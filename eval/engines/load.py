@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from eval.engines import Engine
@@ -23,6 +24,8 @@ class EngineSpec:
     model: str
     """A preset, a model directory, or `openai:NAME` for a model behind a server."""
     mode: str = "rank"
+    features: str | None = None
+    """A folder of `avqa features`, from which a model here takes what its encoders would give."""
     base_url: str | None = None
     server: Mapping[str, Any] = field(default_factory=dict)
     """How it is asked: the keywords of `eval.engines.openai.OpenAI.connect`."""
@@ -34,6 +37,8 @@ class EngineSpec:
 
     def weights(self) -> str:
         """A fingerprint of a model's files: of the large ones, size, start and end count.
+
+        Features count by how they are kept: those of 8 bits may give other answers.
 
         Empty for a model behind a server, which does not tell. Raises CheckpointError where
         there is no such model.
@@ -50,6 +55,8 @@ class EngineSpec:
                 digest.update(file.read(ENDS))
                 file.seek(max(0, size - ENDS))
                 digest.update(file.read(ENDS))
+        if self.features is not None:
+            digest.update(_said_of(self.features))
         return digest.hexdigest()[:16]
 
     def asked_as(self) -> dict[str, Any]:
@@ -62,12 +69,12 @@ class EngineSpec:
 
         Raises:
             RunError: a server without an address, or one that is asked to rank.
-            CheckpointError: there is no such model.
+            CheckpointError: there is no such model, or the features are of other encoders.
         """
         if not self.served:
             from eval.engines.local import Local
 
-            return Local.load(self.model, mode=self.mode)
+            return Local.load(self.model, mode=self.mode, features=self.features)
         if self.base_url is None:
             raise RunError(f"{self.model} needs --base-url, such as http://127.0.0.1:8000/v1")
         if self.mode != "generate":
@@ -78,3 +85,14 @@ class EngineSpec:
 
         name = self.model.removeprefix(SERVER)
         return OpenAI.connect(name, base_url=self.base_url, **self.server)
+
+
+def _said_of(features: str) -> bytes:
+    path = Path(features) / "store.json"
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise RunError(
+            f"--features {features}: {path} cannot be read ({error.strerror}); make them with"
+            " `avqa features CLIPS --out DIR`"
+        ) from error

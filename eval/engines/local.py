@@ -30,8 +30,8 @@ class Local:
     mode: str = "rank"
 
     @classmethod
-    def load(cls, model: str, *, mode: str = "rank") -> Local:
-        """Load a model.
+    def load(cls, model: str, *, mode: str = "rank", features: str | None = None) -> Local:
+        """Load a model; `features` is a folder of `avqa features`.
 
         Raises:
             RunError: there is no such mode.
@@ -43,7 +43,8 @@ class Local:
         from avqa_llm.engine import load_engine
 
         prepare_cpu()
-        return cls(engine=load_engine(model), model=model, mode=mode)
+        store = Path(features) if features else None
+        return cls(engine=load_engine(model, features=store), model=model, mode=mode)
 
     def read(self, path: Path) -> Clip:
         """Decode a file the way the model wants it. Raises MediaError."""
