@@ -135,6 +135,15 @@ def _safetensor_error() -> type[Exception]:
     return SafetensorError
 
 
+def recompute_activations(decoder: Any) -> None:
+    """Compute the layers' activations again in the backward pass instead of keeping them."""
+    how = {"use_reentrant": False}
+    if hasattr(decoder, "activation_checkpointing_enable"):  # since transformers 5.23
+        decoder.activation_checkpointing_enable(activation_checkpointing_kwargs=how)
+    else:
+        decoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+
+
 # -- LoRA --------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from avqa_llm.errors import AnnotationError, MediaError, RecipeError
+from avqa_llm.llm import recompute_activations
 from avqa_llm.media import Clip, read_clip
 from avqa_llm.media.changes import changed, sampling_of
 from avqa_llm.media.sampling import PerSecond
@@ -61,11 +62,7 @@ class OmniStage(nn.Module):
         super().__init__()
         self.model = model
         if checkpointing:
-            decoder, how = model.thinker.model.language_model, {"use_reentrant": False}
-            if hasattr(decoder, "activation_checkpointing_enable"):  # since transformers 5.23
-                decoder.activation_checkpointing_enable(activation_checkpointing_kwargs=how)
-            else:
-                decoder.gradient_checkpointing_enable(gradient_checkpointing_kwargs=how)
+            recompute_activations(model.thinker.model.language_model)
 
     def train(self, mode: bool = True) -> OmniStage:
         """The towers stay in eval mode: they are frozen."""

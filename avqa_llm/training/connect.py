@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from avqa_llm.aggregator import Clues
 from avqa_llm.bridge import ClipKeys
 from avqa_llm.errors import AnnotationError, RecipeError
+from avqa_llm.llm import recompute_activations
 from avqa_llm.model import AVQAModel
 from avqa_llm.prompt import CLUE, PICTURE, SOUND
 from avqa_llm.tokenbatch import TokenBatch
@@ -107,7 +108,7 @@ def train_connect(
     trained = nn.ModuleDict({"bridge": model.bridge, "llm": model.llm, **extras.modules()})
     trunk = model.trunk
     if config.checkpointing:
-        model.inner.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(model.inner)
     if config.compile:
         for part in (*model.bridge.compiled_parts(), trunk):
             part.compile(dynamic=False)
