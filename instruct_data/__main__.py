@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from avqa_llm.errors import AVQAError
-from instruct_data import build, downloads, exports, preference, rephrase, verify
+from instruct_data import build, downloads, exports, hedged, preference, rephrase, verify
 from instruct_data.sources import commands as source_commands
 
 
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     sheet.set_defaults(run=_contact_sheet)
     schema = commands.add_parser("schema", help="print the JSON schema of a record")
     schema.set_defaults(run=_schema)
-    for module in (source_commands, rephrase, build, preference, exports, downloads, verify):
+    for module in (source_commands, rephrase, build, preference, hedged, exports, downloads, verify):
         module.add_commands(commands)
     return parser
 
