@@ -55,7 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     sheet.set_defaults(run=_contact_sheet)
     schema = commands.add_parser("schema", help="print the JSON schema of a record")
     schema.set_defaults(run=_schema)
-    for module in (source_commands, rephrase, build, preference, hedged, exports, downloads, verify):
+    making = (build, preference, hedged, exports)
+    for module in (source_commands, rephrase, *making, downloads, verify):
         module.add_commands(commands)
     return parser
 
