@@ -160,8 +160,9 @@ class Bridge(nn.Module):
 
         Raw embeddings of related words are nearly collinear; around their centre they differ.
         """
-        self.word_mean.copy_(embeddings_VE.float().mean(0))
-        self.word_std.copy_((embeddings_VE.float() - self.word_mean).std())
+        words_VE = embeddings_VE.float().to(self.word_mean.device)
+        self.word_mean.copy_(words_VE.mean(0))
+        self.word_std.copy_((words_VE - self.word_mean).std())
 
     def forward(self, sound: TokenBatch, picture: TokenBatch, seconds_B: Tensor) -> ClipKeys:
         """Read clips: keys for the aggregator, timelines for the language model."""

@@ -158,7 +158,7 @@ class LocalEngine:
         sound, picture = keys.sound_there_BQ[n : n + 1], keys.picture_there_BQ[n : n + 1]
         ids = self.model.prompt.clip(int(sound.sum()), int(picture.sum()), int(exists[n].sum()))
         placed = self.model.place(
-            torch.tensor([ids]),
+            torch.tensor([ids], device=self.model.device),
             {
                 SOUND: (keys.sound_BQE[n : n + 1], sound),
                 PICTURE: (keys.picture_BQE[n : n + 1], picture),
@@ -275,7 +275,7 @@ class LocalEngine:
         contexts, logits = [], []
         for at in range(0, len(numbers), READ):
             some = numbers[at : at + READ]
-            clips = torch.tensor([questions.clips[n] for n in some])
+            clips = torch.tensor([questions.clips[n] for n in some], device=self.model.device)
             contexts.append(reading.context.branch(clips))
             placed = questions.place(self.model, some)
             logits.append(self.decoder.feed(contexts[-1], *placed)[:, -1])
@@ -299,7 +299,7 @@ class LocalEngine:
             [prompt.text(spoken(text)) + prompt.eos for text in own] if own else self._label_ids
             for own in offered
         ]
-        scores = rank(self.decoder, parts, logits, ids)
+        scores = rank(self.decoder, parts, logits, ids).cpu()
         places = scores.topk(min(1 + runners_up, scores.shape[1])).indices
         likely = scores.softmax(-1).gather(1, places).tolist()
         outcomes = []

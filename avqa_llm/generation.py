@@ -90,7 +90,8 @@ class Parts:
     @classmethod
     def of(cls, context: Context) -> Parts:
         """All rows in one context."""
-        rows = torch.arange(len(context.lengths_B))
+        lengths_B = context.lengths_B
+        rows = torch.arange(len(lengths_B), device=lengths_B.device)
         return cls([context], torch.zeros_like(rows), rows)
 
     def pick(self, index: Tensor) -> tuple[Context, Tensor]:
@@ -104,7 +105,7 @@ class Parts:
         """All rows as one context."""
         if len(self.contexts) == 1:
             return self.contexts[0]
-        context, order = self.pick(torch.arange(len(self.row_B)))
+        context, order = self.pick(torch.arange(len(self.row_B), device=self.row_B.device))
         return context.rows(order.argsort())
 
 
@@ -140,12 +141,18 @@ class Decoder:
         self.embed = self.llm.get_input_embeddings()
         self.shares = self._can_share()
 
+    @property
+    def device(self) -> torch.device:
+        """Where the language model is."""
+        place: torch.device = self.embed.weight.device
+        return place
+
     def start(self, rows: int) -> Context:
         """Nothing read yet."""
         return Context(
             cache=Cache(layer_class_to_replicate=OwnLayer),
-            there_BL=torch.zeros(rows, 0, dtype=torch.bool),
-            lengths_B=torch.zeros(rows, dtype=torch.long),
+            there_BL=torch.zeros(rows, 0, dtype=torch.bool, device=self.device),
+            lengths_B=torch.zeros(rows, dtype=torch.long, device=self.device),
             shares=self.shares,
         )
 
@@ -169,7 +176,7 @@ class Decoder:
 
     def _can_share(self) -> bool:
         """Try it: a model that attends in a way of its own refuses or gives other logits."""
-        ids = torch.arange(5) % self.embed.weight.shape[0]
+        ids = torch.arange(5, device=self.device) % self.embed.weight.shape[0]
         words = self.embed(ids)
         with torch.no_grad():
             expected = self.llm(inputs_embeds=words[None]).logits[0, -1].float()
@@ -178,7 +185,8 @@ class Decoder:
                 self.llm.set_attn_implementation(ATTENTION)
                 self.shares = True
                 context, _ = read(self, [words[1:3], words[:3]])
-                _, logits = read(self, [words[3:]] * 3, context.branch(torch.tensor([0, 1, 1])))
+                again = torch.tensor([0, 1, 1], device=self.device)
+                _, logits = read(self, [words[3:]] * 3, context.branch(again))
                 if torch.allclose(logits[2], expected, rtol=1e-3, atol=1e-3):
                     return True
             except (TypeError, ValueError, RuntimeError, AttributeError, KeyError):
@@ -207,7 +215,7 @@ def _left_padded(pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     for n, piece in enumerate(pieces):
         batch[n, longest - len(piece) :] = piece
         there[n, longest - len(piece) :] = True
-    return batch, there
+    return batch, there.to(batch.device)
 
 
 def greedy(
@@ -221,9 +229,10 @@ def greedy(
     """
     written: list[list[int]] = [[] for _ in logits_BV]
     final = logits_BV.clone()
-    ends = torch.tensor(sorted(stops), dtype=torch.long)
-    here = torch.arange(len(logits_BV))  # numbers of the rows in the batch
-    open_ = torch.ones(len(here), dtype=torch.bool)
+    device = logits_BV.device
+    ends = torch.tensor(sorted(stops), dtype=torch.long, device=device)
+    here = torch.arange(len(logits_BV), device=device)  # numbers of the rows in the batch
+    open_ = torch.ones_like(here, dtype=torch.bool)
     place = torch.stack([torch.zeros_like(here), here])  # context and row in it
     contexts = [context]
     for _ in range(limit):
@@ -239,7 +248,8 @@ def greedy(
             stay = open_.nonzero()[:, 0]
             contexts.append(context.rows(stay))
             context, here, logits_BV = contexts[-1], here[stay], logits_BV[stay]
-            place[0, here], place[1, here] = len(contexts) - 1, torch.arange(len(here))
+            place[0, here] = len(contexts) - 1
+            place[1, here] = torch.arange(len(here), device=device)
             open_ = open_[stay]
     return written, final, Parts(contexts, place[0], place[1])
 
@@ -255,8 +265,9 @@ def rank(
     first = logits_BV.log_softmax(-1)
     most = max(len(row) for row in answers)
     padded = [[*row, *[[]] * (most - len(row))] for row in answers]
-    heads = torch.tensor([[ids[0] if ids else 0 for ids in row] for row in padded])
-    lengths = torch.tensor([[len(ids) for ids in row] for row in padded])
+    firsts = [[ids[0] if ids else 0 for ids in row] for row in padded]
+    heads = torch.tensor(firsts, device=first.device)
+    lengths = torch.tensor([[len(ids) for ids in row] for row in padded], device=first.device)
     scores = first.gather(1, heads).masked_fill(lengths == 0, -torch.inf)
     best = scores.masked_fill(lengths > 1, -torch.inf).amax(1, keepdim=True)
     wanted = ((lengths > 1) & (scores > best - HOPELESS)).nonzero()
@@ -270,11 +281,14 @@ def rank(
 
 def _rest(decoder: Decoder, context: Context, texts: Sequence[list[int]]) -> Tensor:
     """Log-likelihood (N,) of all tokens but the first of each text, which `context` goes on to."""
-    embeds, there = _left_padded([decoder.embed(torch.tensor(ids[:-1])) for ids in texts])
+    read_in = torch.tensor([i for ids in texts for i in ids[:-1]], device=decoder.device)
+    pieces = decoder.embed(read_in).split([len(ids) - 1 for ids in texts])
+    embeds, there = _left_padded(pieces)
     nexts = torch.zeros(there.shape, dtype=torch.long)
     for row, ids in zip(nexts, texts, strict=True):
         row[-len(ids) + 1 :] = torch.tensor(ids[1:])
     likely = decoder.feed(context, embeds, there, keep=there.shape[1]).log_softmax(-1)
+    nexts = nexts.to(likely.device)
     return (likely.gather(2, nexts[..., None])[..., 0] * there).sum(1)
 
 

@@ -153,6 +153,7 @@ class AVQAModel(nn.Module):
             picture_layout=Layout(rate=picture.config.fps, grid=picture.config.grid),
         )
         self.bridge.fit_words(embeddings)
+        self.bridge.to(self.device)
 
     @property
     def inner(self) -> Any:
@@ -232,6 +233,7 @@ class AVQAModel(nn.Module):
             AVQAError: places and vectors do not match in number. (Filling what there is
                 would shift every later token without a word.)
         """
+        ids_BL = ids_BL.to(self.device)
         embeds = self.llm.get_input_embeddings()(ids_BL.clamp(min=0)).detach().clone()
         for kind, (vectors, exists) in soft.items():
             spots = ids_BL == kind

@@ -54,7 +54,8 @@ class Prefixes:
         found = row_B.unique().tolist()
         self._groups = [(every[n], (row_B == n).nonzero()[:, 0]) for n in found]
         back = torch.cat([rows for _, rows in self._groups]).argsort()
-        self._back = None if torch.equal(back, torch.arange(len(back))) else back
+        as_is = torch.equal(back, torch.arange(len(back), device=back.device))
+        self._back = None if as_is else back
 
     def rows(self, index: Tensor) -> Prefixes:
         """The same for chosen rows."""

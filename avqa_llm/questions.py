@@ -51,7 +51,7 @@ class Questions:
         exists = keys.sound[1].new_zeros(n, 2 * clues)
         heard, seen = (torch.zeros(n, part[0].shape[1]) for part in (keys.sound, keys.picture))
         for clips, numbers in _alike([clip for clip, _ in rows], words):
-            some = keys.rows(torch.tensor(clips))
+            some = keys.rows(torch.tensor(clips, device=model.device))
             soft[numbers], exists[numbers], found = model.clues(some, [words[i] for i in numbers])
             heard[numbers] = found.sound_weights_BN.float().cpu()
             seen[numbers] = found.picture_weights_BN.float().cpu()
@@ -86,7 +86,7 @@ class Questions:
             ids[row, longest - len(own) :] = torch.tensor(own)
             there[row, longest - len(own) :] = True
         clues = (self.soft_BCE[numbers], self.exists_BC[numbers])
-        return model.place(ids, {CLUE: clues}), there
+        return model.place(ids, {CLUE: clues}), there.to(model.device)
 
 
 def _alike(

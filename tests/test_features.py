@@ -25,6 +25,8 @@ from avqa_llm.featuring.files import find
 from avqa_llm.media import Clip
 from avqa_llm.media.changes import Cut, changed, sampling_of
 from avqa_llm.model import AVQAModel
+from avqa_llm.training.find import find_media
+from avqa_llm.training.pairs import PairRow
 from avqa_llm.training.stored import StoredFeatures
 from tests.feature_files import NAMES, features, make_world, same, tensors
 from tests.model_parts import QUESTIONS
@@ -261,6 +263,37 @@ def test_rows_of_a_model_in_memory(folder: Path, engine: LocalEngine, tmp_path: 
         encode_rows(engine.model, media, late, out=tmp_path / "s")
     with pytest.raises(AnnotationError, match="leads out"):
         encode_rows(engine.model, media, [(folder / "x.mp4", Cut())], out=tmp_path / "s")
+
+
+def test_a_folder_below_a_link_is_as_good(
+    folder: Path, engine: LocalEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own/media").mkdir(parents=True)
+    shutil.copy(folder / "media/1.mp4", tmp_path / "own/media")
+    (tmp_path / "direct").symlink_to(tmp_path / "own/media")
+    (tmp_path / "above").symlink_to(tmp_path / "own")
+    monkeypatch.chdir(tmp_path)
+    for given in (
+        tmp_path / "direct",
+        tmp_path / "above/media",
+        Path("direct"),
+        Path("above/media"),
+    ):
+        paths = find_media(
+            [PairRow(video_id="1", media="", question="", chosen="", rejected="")], given
+        )
+        store = encode_rows(engine.model, given, [(paths[0], Cut())], out=tmp_path / "s")
+        assert len(store) == 1 and StoredFeatures(store, ["1.mp4"]).present(0) == (True, True)
+    outside = tmp_path / "outside.mp4"
+    shutil.copy(folder / "media/1.mp4", outside)
+    (tmp_path / "own/media/out.mp4").symlink_to(outside)
+    wanted = [(Path("direct/out.mp4"), Cut())]
+    with pytest.raises(MediaError, match=r"out.mp4: a link that leads out"):
+        encode_rows(engine.model, Path("direct"), wanted, out=tmp_path / "s")
+    with pytest.raises(AnnotationError, match="leads out"):
+        encode_rows(
+            engine.model, Path("direct"), [(Path("outside.mp4"), Cut())], out=tmp_path / "s"
+        )
 
 
 # --- what can go wrong ------------------------------------------------------------------------

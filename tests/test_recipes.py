@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from avqa_llm.errors import RecipeError
-from avqa_llm.training.plan import plan
+from avqa_llm.errors import AnnotationError, MediaError, RecipeError
+from avqa_llm.training.assemble import Place
+from avqa_llm.training.connect import ConnectConfig
+from avqa_llm.training.plan import Sizes, plan
 from avqa_llm.training.recipe import read_recipe
 from tests.model_parts import write_parts
 from tests.omni_parts import write_base
@@ -76,6 +79,69 @@ def test_every_recipe_passes_its_dry_run(path: Path, parts: Path) -> None:
     if "base" in row:
         assert "memory, estimated: " in said and "time, estimated: " in said
         assert "media: all 3 files are there" in said
+    if "prefer" in row:
+        costs = said[said.index("prefer: ") :]
+        assert ("memory, estimated: " in costs) == ("time, estimated: " in costs) is True
+    assert ("validate: at most " in said) == ("validate" in row)
+
+
+def planned(parts: Path, name: str, *changes: str) -> list[str]:
+    path = ROOT / "adapters" / "recipes" / f"{name}.yaml"
+    made = miniature(yaml.safe_load(path.read_text()), parts)
+    return list(plan(read_recipe(path, [*made, *changes])))
+
+
+def test_the_dry_run_looks_for_the_pairs_clips(parts: Path, tmp_path: Path) -> None:
+    pairs = json.loads((parts / "pairs.json").read_text())
+    said = planned(parts, "cat-7b")
+    after = said[next(n for n, line in enumerate(said) if line.startswith("prefer: ")) + 1 :]
+    assert after[0].endswith("pairs.json: 3 pairs")
+    assert after[1] == "  media: all 3 files are there"
+    (tmp_path / "twice.json").write_text(json.dumps(pairs * 2))
+    twice = planned(parts, "cat-7b", f"prefer.rows={tmp_path / 'twice.json'}")
+    assert "  media: all 3 files are there" in twice[-3:]
+    tokens = [int(re.findall(r"clips of (\d+) tokens", "".join(x[-3:]))[0]) for x in (said, twice)]
+    assert tokens[0] < tokens[1], "two pairs about a clip share its sequence"
+    (tmp_path / "gone.json").write_text(json.dumps([{**pairs[0], "video": "gone.mp4"}]))
+    with pytest.raises(MediaError, match=r"1 of 1 media files.*gone.mp4"):
+        planned(parts, "cat-7b", f"prefer.rows={tmp_path / 'gone.json'}")
+    assert "not there yet" in "\n".join(planned(parts, "cat-7b", "prefer.rows=none.jsonl"))
+
+
+def test_the_dry_run_reads_the_rows_of_validation(parts: Path, tmp_path: Path) -> None:
+    held = tmp_path / "held.json"
+    row = {"video": next(SAMPLES.glob("*.mp4")).name, "question": "Who?", "answer": "violin"}
+    held.write_text(json.dumps([row]))
+    block = "validate={{rows: {}}}"
+    said = planned(parts, "own-data", block.format(held))
+    after = said[said.index("validate: at most 2000 questions") :]
+    assert "  clips: 1" in after and "  media: all 1 files are there" in after
+    held.write_text(json.dumps([{**row, "video": "gone.mp4"}]))
+    with pytest.raises(MediaError, match="gone.mp4"):
+        planned(parts, "own-data", block.format(held))
+    with pytest.raises(AnnotationError, match="none.json exists"):
+        planned(parts, "own-data", block.format(tmp_path / "none.json"))
+
+
+def test_a_reference_costs_another_pass_and_no_activations(
+    parts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = ROOT / "adapters/recipes/cat-7b.yaml"
+    recipe = read_recipe(path, miniature(yaml.safe_load(path.read_text()), parts))
+    assert recipe.prefer is not None
+    monkeypatch.setattr("avqa_llm.training.plan.product_rate", lambda precision: 1e6)
+    sizes = Sizes.of(recipe, Place(work=Path(recipe.work)))
+    stage = ConnectConfig(rows="", loop=recipe.prefer.loop, train_bridge=False)
+    plain, costly = (
+        list(sizes.costs(recipe, stage, [])),
+        list(sizes.prefer_costs(recipe, recipe.prefer, [])),
+    )
+    assert plain[0] == costly[0]
+    hours = [
+        float(re.findall(r"estimated: ([\d.]+) days", lines[1])[0]) for lines in (plain, costly)
+    ]
+    due = (6 * sizes.llm + 8 * sizes.lora) / (4 * sizes.llm + 6 * sizes.lora)
+    assert hours[1] / hours[0] == pytest.approx(due, rel=0.02)
 
 
 def test_the_command_prints_the_plan_and_trains_nothing(parts: Path, tmp_path: Path) -> None:
@@ -103,6 +169,13 @@ def test_the_command_prints_the_plan_and_trains_nothing(parts: Path, tmp_path: P
         ("align.train_bridge=false", "neither the bridge nor LoRA"),
         ("instruct.debias={}", "at least one of mccd"),
         ("instruct.loop.fsdp=true", None),
+        ("instruct.questions=0", "0 learns records alone"),
+        ("instruct.loop.batch=2", "loop.parts is 4, should be from 1 to batch"),
+        ("instruct.loop.clip_norm=0", "loop.clip_norm is 0.0, should be above 0"),
+        ("instruct.loop.log_every=0", "loop.log_every"),
+        ("instruct.missing=.nan", "shares, from 0 to 1"),
+        ("lora.rank=0", "rank is at least 1"),
+        ("validate=null", "there is no block `validate`"),
         ("nonsense", "should be KEY.KEY=VALUE"),
         ("out.deeper=3", "should be KEY.KEY=VALUE"),
     ],
@@ -112,9 +185,12 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
 ) -> None:
     path = ROOT / "adapters/recipes/small.yaml"
     if said is None:
-        read_recipe(path, [change])
+        alone = ["instruct.loop.validate_every=0", "instruct.loop.patience=0"]
+        read_recipe(path, [change, *alone])
         with pytest.raises(RecipeError, match="quantised weights cannot be split"):
-            read_recipe(path, [change, "base.quantize=nf4"])
+            read_recipe(path, [change, *alone, "base.quantize=nf4"])
+        with pytest.raises(RecipeError, match="validate_every needs the whole model"):
+            read_recipe(path, [change])
         return
     with pytest.raises(RecipeError, match=said):
         read_recipe(path, [change])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from avqa_llm.errors import AVQAError, CheckpointError
+from avqa_llm.errors import AVQAError, CheckpointError, RecipeError
 from avqa_llm.training.checkpoints import STATE, last_checkpoint
 from avqa_llm.training.loop import BatchAt, fit, grouped, shuffled
 from avqa_llm.training.trainer import Guard
@@ -83,7 +83,7 @@ def test_parts_of_a_step_do_what_the_whole_batch_does(tmp_path: Path) -> None:
     for net, parts in zip(nets, (1, 2), strict=True):
         run(net, numbers(), tmp_path / str(parts), parts=parts)
     torch.testing.assert_close(weights(nets[0]), weights(nets[1]), rtol=1e-4, atol=1e-5)
-    with pytest.raises(AVQAError, match="batch of 4 clips cannot be split into 5"):
+    with pytest.raises(RecipeError, match="loop.parts is 5, should be from 1 to batch"):
         run(small_net(), numbers(), tmp_path / "5", parts=5)
 
 

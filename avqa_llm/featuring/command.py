@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from avqa_llm.encoders import PictureConfig, SoundConfig
+from avqa_llm.encoders.frozen import FrozenEncoder
 from avqa_llm.encoders.store import FeatureStore
 from avqa_llm.encoders.store_info import SHARDS, STORE, read_info
 from avqa_llm.errors import MediaError, RecipeError
@@ -69,10 +73,10 @@ def encode_rows(
         MediaError: files cannot be read; the others are encoded.
         CheckpointError: `out` holds features of other encoders.
     """
-    folder = folder.resolve()
-    worker = Worker(model.picture, model.sound, out, dtype=_kept_dtype(out))
     found = below(folder, wanted)
-    outcomes = _with_bar(found, lambda report: worker.run(found.jobs, report))
+    with _on_gpu(model.picture, model.sound):
+        worker = Worker(model.picture, model.sound, out, dtype=_kept_dtype(out))
+        outcomes = _with_bar(found, lambda report: worker.run(found.jobs, report))
     if broken := [outcome for outcome in outcomes if outcome.error]:
         named = "; ".join(f"{outcome.name}: {outcome.error}" for outcome in broken[:NAMED])
         raise MediaError(
@@ -81,6 +85,19 @@ def encode_rows(
         )
     worker.writer.store.refresh()
     return worker.writer.store
+
+
+@contextmanager
+def _on_gpu(*encoders: FrozenEncoder) -> Iterator[None]:
+    """Encoders on the GPU, if there is one; then back, for what is trained needs the memory."""
+    before = [encoder.device for encoder in encoders]
+    try:
+        for encoder in encoders:
+            encoder.to("cuda" if torch.cuda.is_available() else encoder.device)
+        yield
+    finally:
+        for encoder, device in zip(encoders, before, strict=True):
+            encoder.to(device)
 
 
 def encode(plan: Plan, found: Found, engine: str, workers: int) -> list[Outcome]:

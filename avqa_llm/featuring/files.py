@@ -87,15 +87,19 @@ def find(source: Path, rows: Path | None) -> Found:
 def below(folder: Path, wanted: Sequence[tuple[Path, Cut]]) -> Found:
     """Files of a folder, each as a cut wants it.
 
+    The folder may be a link, or lie below one: files go by their names below it as it is given,
+    and what leads out of it is judged by where it really lies.
+
     Raises:
         AnnotationError: a file that does not lie in the folder.
     """
+    given, real = Path(os.path.abspath(folder)), folder.resolve()
     named = []
     for path, cut in wanted:
         whole = Path(os.path.abspath(path))
-        name = whole.relative_to(folder) if whole.is_relative_to(folder) else path
+        name = whole.relative_to(given) if whole.is_relative_to(given) else whole
         named.append((str(folder), name.as_posix(), cut))
-    return _named(folder, named)
+    return _named(real, named)
 
 
 def _all(folder: Path) -> Found:

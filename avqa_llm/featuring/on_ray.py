@@ -59,8 +59,8 @@ def run_ray(
     create(Path(plan.out), StoreInfo.of(*plan.encoders(), dtype=plan.dtype))  # or say why not
     started = not ray.is_initialized()
     if started:
-        here = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **here)
+        here: dict[str, Any] = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": workers}
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **here)
     try:
         _stream(ray, plan, jobs, workers, report)
     except ray.exceptions.RayError as error:

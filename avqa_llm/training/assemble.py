@@ -53,16 +53,14 @@ def parts_folder(recipe: Recipe, place: Place) -> Path:
 def load_stage_model(recipe: Recipe, place: Place, before: str | None) -> AVQAModel:
     """The model that a stage goes on with: as the stage `before` left it, or at its start."""
     parts = parts_folder(recipe, place)
-    how: dict[str, Any] = {}
+    how: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else None}
     if recipe.base:
         base = recipe.base
-        device = "cuda" if torch.cuda.is_available() else None
-        how = {"dtype": base.dtype, "attention": base.attention, "quantize": base.quantize}
-        how["device"] = device
+        how |= {"dtype": base.dtype, "attention": base.attention, "quantize": base.quantize}
     if before:
         return AVQAModel.from_pretrained(place.work / before, parts=parts, trained=True, **how)
     if recipe.start:
-        model = AVQAModel.from_pretrained(parts, trained=True)
+        model = AVQAModel.from_pretrained(parts, trained=True, **how)
         if recipe.records is not None:
             model.config = dataclasses.replace(model.config, records=recipe.records)
         return model
@@ -76,13 +74,18 @@ def model_config(recipe: Recipe) -> ModelConfig:
         return ModelConfig(picture=PICTURE, sound=SOUND, llm="llm", **shape)
     base = recipe.base
     return ModelConfig(
-        picture=base.picture,
-        sound=base.sound,
-        llm=base.llm,
+        picture=dataclasses.replace(base.picture, source=_anywhere(base.picture.source)),
+        sound=dataclasses.replace(base.sound, source=_anywhere(base.sound.source)),
+        llm=_anywhere(base.llm),
         llm_revision=base.llm_revision,
         records=base.records,
         **shape,
     )
+
+
+def _anywhere(source: str) -> str:
+    """A directory by its whole path, so that the model can be loaded from elsewhere."""
+    return str(Path(source).resolve()) if Path(source).is_dir() else source
 
 
 def load_rows(wanted: ConnectConfig | ValidateConfig | OmniTraining, place: Place) -> list[ClipRow]:
@@ -98,9 +101,20 @@ def load_rows(wanted: ConnectConfig | ValidateConfig | OmniTraining, place: Plac
 def load_clips(
     recipe: Recipe, place: Place, features: str, rows: Sequence[ClipRow], model: AVQAModel
 ) -> ClipFeatures:
-    """Features of the clips of some rows; what is missing is encoded first."""
+    """Features of the clips of some rows; what is missing is encoded first.
+
+    Raises:
+        AnnotationError: rows about other clips than the set's, or about changed ones.
+    """
     if not features:
         return media_features(recipe, place, rows, model)
+    for row in rows:
+        if row.cut.is_part or row.cut.mirrored or row.cut.reversed:
+            raise AnnotationError(
+                f"{row.video_id}: the row is about a part of the clip, or mirrors or reverses it,"
+                f" but the features of the set {features!r} are of whole clips as they are: leave"
+                " such rows out, or write the clips as files and name their folder with `media`"
+            )
     folder = place.work / "features" / features
     encode_arrays(place.data / features, folder, model.picture, model.sound)
     known = {row["video_id"]: n for n, row in enumerate(read_truth(place.data / features))}
@@ -110,7 +124,7 @@ def load_clips(
             " features must be of the same one"
         )
     found = array_features(folder, model.config.picture.pair_gap_s)
-    return found.chosen([known[row.video_id] for row in rows])
+    return found.chosen([known[row.video_id] for row in rows], [row.cut for row in rows])
 
 
 @lru_cache(maxsize=2)

@@ -1,4 +1,4 @@
-"""Balance between sound and picture: modality dropout, OPM, OGM.
+"""Balance between sound and picture: OPM and OGM. (Modality dropout: `missing` of a stage.)
 
 Where one modality answers more of the questions, the other one stops learning. *OPM* takes the
 stronger one away from some samples in the forward pass, *OGM* slows it down in the backward pass.
@@ -22,21 +22,6 @@ from avqa_llm.errors import RecipeError
 MODALITIES = ("sound", "picture")
 LIMIT = 100.0
 """No discrepancy is more than this, or less than its inverse."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DropoutConfig:
-    """Shares of the samples from which a modality is taken away; never both."""
-
-    sound: float = 0.075
-    picture: float = 0.075
-
-    def __post_init__(self) -> None:
-        if min(self.sound, self.picture) < 0 or self.sound + self.picture > 1:
-            raise RecipeError(
-                f"modality dropout: sound {self.sound} and picture {self.picture} must be shares"
-                " that add up to at most 1, for no sample may lose both"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +55,6 @@ class OGMConfig:
             raise RecipeError(
                 f"OGM: alpha {self.alpha} and noise {self.noise} must not be negative"
             )
-
-
-def modality_drop(
-    n: int, config: DropoutConfig, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """Draw which of `n` samples lose their sound and which their picture: bool (N,) each."""
-    fate_N = _uniform(n, generator)
-    deaf_N = fate_N < config.sound
-    return deaf_N, (fate_N < config.sound + config.picture) & ~deaf_N
 
 
 @torch.no_grad()

@@ -111,3 +111,20 @@ def load_tensors(
                 field: tensors[f"{field}.{name}"].to("cpu" if field == "step" else parameter.device)
                 for field in FIELDS
             }
+
+
+def put_back(folder: Path, trained: nn.Module) -> None:
+    """Give a stage the weights of its last checkpoint: after weights were split over processes.
+
+    Raises:
+        CheckpointError: there is none, or it belongs to another stage.
+    """
+    path = last_checkpoint(folder)
+    if path is None:
+        raise CheckpointError(f"{folder} holds no checkpoint")
+    tensors, _ = read_checkpoint(path)
+    weights = {name: p for name, p in trained.named_parameters() if p.requires_grad}
+    for name, parameter in weights.items():
+        if f"weight.{name}" not in tensors:
+            raise CheckpointError(f"{path} lacks {name}: it belongs to another recipe")
+        parameter.data.copy_(tensors[f"weight.{name}"])

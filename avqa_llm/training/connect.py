@@ -86,6 +86,13 @@ class ConnectConfig:
             raise RecipeError("debias.opm makes batches anew in the loop: loop.workers must be 0")
 
 
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig(ConnectConfig):
+    """Alignment: the language model stays as it is."""
+
+    train_lora: bool = False
+
+
 def train_connect(
     name: str,
     model: AVQAModel,

@@ -20,6 +20,8 @@ from typing import Any, Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from avqa_llm.errors import RecipeError
+
 INIT_STD = 0.06
 """Of the weights of networks that start from nothing. The usual 0.02 is for networks many times
 wider than ours: from there the picture encoder needs more than twice the steps (docs/LOG.md)."""
@@ -62,6 +64,27 @@ class LoopConfig:
     """Processes that prepare batches beside the training; 0: it does so itself."""
     tensorboard: bool = False
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = {
+            "steps": (self.steps >= 1, "at least 1"),
+            "batch": (self.batch >= 1, "at least 1"),
+            "lr": (0 <= self.lr < math.inf, "0 or more, and a number"),
+            "warmup": (self.warmup >= 0, "0 or more"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "clip_norm": (self.clip_norm > 0, "above 0"),
+            "parts": (1 <= self.parts <= self.batch, f"from 1 to batch ({self.batch})"),
+            "spike": (self.spike >= 0, "0 or more"),
+            "bad_steps": (self.bad_steps >= 1, "at least 1"),
+            "validate_every": (self.validate_every >= 0, "0 or more"),
+            "patience": (0 <= self.patience and (not self.patience or self.validate_every),
+                         "0 without validate_every, else 0 or more"),
+            "log_every": (self.log_every >= 1, "at least 1"),
+            "workers": (self.workers >= 0, "0 or more"),
+        }  # fmt: skip
+        for name, (good, wanted) in checks.items():
+            if not good:
+                raise RecipeError(f"loop.{name} is {getattr(self, name)}, should be {wanted}")
 
 
 BatchAt = Callable[[int, int, int], Any]
@@ -187,6 +210,11 @@ def cross_entropy(logits_BLV: Tensor, labels_BL: Tensor, ignore: int = -100) -> 
     return nn.functional.cross_entropy(
         logits_BLV[:, :-1].flatten(0, 1).float(), labels_BL[:, 1:].flatten(), ignore_index=ignore
     )
+
+
+def is_split(config: LoopConfig) -> bool:
+    """Whether weights are split over processes; one alone has nobody to split them with."""
+    return config.fsdp and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def precision_here(wanted: Precision) -> Literal["bf16", "fp16", "fp32"]:

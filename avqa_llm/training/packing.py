@@ -150,9 +150,11 @@ def learned_logits(
 def packed_loss(
     trunk: Any, lm_head: nn.Module, batch: Packed, embeds_BLE: Tensor | None = None
 ) -> Tensor:
-    """Mean next-token loss over the learned positions of a packed batch."""
+    """Mean next-token loss over the learned positions of a packed batch; 0 where there are none."""
     logits_MV, rows_M, places_M = learned_logits(trunk, lm_head, batch, embeds_BLE)
-    return nn.functional.cross_entropy(logits_MV, batch.labels_BL[rows_M, places_M])
+    labels_M = batch.labels_BL[rows_M, places_M]
+    total = nn.functional.cross_entropy(logits_MV, labels_M, reduction="sum")
+    return total / max(len(labels_M), 1)
 
 
 def block_logps(

@@ -3,8 +3,8 @@
 Rows are read and counted in full. Models are made of their configuration alone, without weights.
 Memory and time are estimates and say so: memory by what an optimizer keeps of each weight and by
 the activations of a layer (Korthikanti et al. 2022, equation 2), time by counting products
-(6 per weight that gets a gradient and token, 4 per frozen one) against the rate of a product that
-is measured here and now.
+(6 per weight that gets a gradient and token, 4 per frozen one; 2 more of each where a reference is
+read as well) against the rate of a product that is measured here and now.
 
 Legend: E width of the language model.
 """
@@ -28,8 +28,11 @@ from avqa_llm.media import probe
 from avqa_llm.model import LoraSettings, located
 from avqa_llm.training.assemble import SECONDS, Place, load_rows, parts_folder
 from avqa_llm.training.connect import ConnectConfig
+from avqa_llm.training.find import AboutClip
 from avqa_llm.training.loop import LoopConfig, precision_here
-from avqa_llm.training.recipe import Recipe
+from avqa_llm.training.pairs import PairRow
+from avqa_llm.training.prefer import PreferConfig
+from avqa_llm.training.recipe import Recipe, ValidateConfig
 from avqa_llm.training.rows import ClipRow, find_media, read_pairs
 from avqa_llm.training.summary import summary
 
@@ -67,9 +70,11 @@ def plan(recipe: Recipe) -> Iterator[str]:
         yield from _indented(_said_rows(rows, Path(recipe.media)))
     if recipe.prefer:
         yield f"prefer: {_loop(recipe.prefer.loop)}, beta {recipe.prefer.beta:g}"
-        path = place.rows(recipe.prefer.rows)
-        known = f"{len(read_pairs(path))} pairs" if path.exists() else "written by an earlier stage"
-        yield f"  {recipe.prefer.rows}: {known}"
+        yield from _indented(_prefer(recipe, recipe.prefer, place, sizes))
+    if recipe.validate:
+        yield f"validate: at most {recipe.validate.questions} questions"
+        rows = _known_rows(recipe, place, recipe.validate)
+        yield from _indented(_rows(recipe, recipe.validate, rows))
 
 
 def _sets(recipe: Recipe) -> Iterator[str]:
@@ -94,13 +99,17 @@ def _indented(lines: Iterator[str]) -> Iterator[str]:
         yield f"  {line}"
 
 
-def _known_rows(recipe: Recipe, place: Place, stage: ConnectConfig) -> list[ClipRow]:
+def _known_rows(
+    recipe: Recipe, place: Place, stage: ConnectConfig | ValidateConfig
+) -> list[ClipRow]:
     """The rows of a stage; none where the run has yet to write them."""
     own = any(stage.rows.startswith(f"{wanted.name}/") for wanted in recipe.sets)
     return [] if own and not place.rows(stage.rows).exists() else load_rows(stage, place)
 
 
-def _rows(recipe: Recipe, stage: ConnectConfig, rows: Sequence[ClipRow]) -> Iterator[str]:
+def _rows(
+    recipe: Recipe, stage: ConnectConfig | ValidateConfig, rows: Sequence[ClipRow]
+) -> Iterator[str]:
     """What is in the rows of a stage."""
     if not rows:
         yield f"{stage.rows}: not there yet, the run writes it"
@@ -112,7 +121,24 @@ def _said_rows(rows: Sequence[ClipRow], media: Path | None) -> Iterator[str]:
     for key, value in summary(rows).items():
         yield f"{key}: {_said(value)}"
     if media is not None:
-        yield f"media: all {len(find_media(rows, media))} files are there"
+        yield _said_media(rows, media)
+
+
+def _said_media(rows: Sequence[AboutClip], media: Path) -> str:
+    return f"media: all {len(set(find_media(rows, media)))} files are there"
+
+
+def _prefer(recipe: Recipe, stage: PreferConfig, place: Place, sizes: Sizes) -> Iterator[str]:
+    """The pairs of a stage, and what it costs."""
+    path = place.rows(stage.rows)
+    pairs = read_pairs(path) if path.exists() else []
+    if not path.exists():
+        yield f"{stage.rows}: not there yet, it has to be when the stage starts"
+    else:
+        yield f"{stage.rows}: {len(pairs)} pairs"
+        if not stage.features:
+            yield _said_media(pairs, Path(recipe.media))
+    yield from sizes.prefer_costs(recipe, stage, pairs)
 
 
 def _said(value: Any) -> str:
@@ -128,11 +154,11 @@ class Sizes:
 
     def __init__(
         self, llm: nn.Module | None, bridge: Bridge | None, lora: int, why: str, *,
-        records: bool = False,
+        rank: int = 1, records: bool = False,
     ) -> None:  # fmt: skip
         self.llm = sum(p.numel() for p in llm.parameters()) if llm else 0
         self.shape: Any = llm.config if llm else None
-        self.lora, self.why, self.records = lora, why, records
+        self.lora, self.rank, self.why, self.records = lora, rank, why, records
         self.bridge_config = bridge.config if bridge else BridgeConfig()
         self.bridge: dict[str, int] = {}
         for name, module in bridge.named_children() if bridge else ():
@@ -167,7 +193,8 @@ class Sizes:
                 sound_layout=Layout(rate=config.sound.tokens_per_s),
                 picture_layout=Layout(rate=config.picture.fps, grid=config.picture.grid),
             )
-        return cls(llm, bridge, lora_weights(llm, config.lora), "", records=config.records)
+        lora = config.lora
+        return cls(llm, bridge, lora_weights(llm, lora), "", rank=lora.rank, records=config.records)
 
     def lines(self) -> Iterator[str]:
         """Weights by group."""
@@ -179,49 +206,79 @@ class Sizes:
         parts = ", ".join(f"{name} {count:,}" for name, count in self.bridge.items() if count)
         yield f"bridge: {sum(self.bridge.values()):,} weights: {parts}"
 
-    def tokens(self, recipe: Recipe, stage: ConnectConfig, rows: Sequence[ClipRow]) -> int:
-        """About how many tokens a clip with its questions takes."""
-        if not rows:
-            return USUAL_TOKENS
-        seconds = SECONDS
-        if not stage.features:
-            files = find_media(rows, Path(recipe.media))[:PROBED]
-            seconds = median(probe(path).duration_s or SECONDS for path in files)
+    def tokens(self, recipe: Recipe, seconds: float, words: Sequence[int], asked: float) -> int:
+        """About how many tokens a clip takes with `asked` questions of so many words each."""
         shape = recipe.bridge if recipe.base else self.bridge_config
-        words = [len(f"{q.question} {q.answer}".split()) for row in rows for q in row.questions]
         each = 2 * shape.clues + 10 + 1.5 * sum(words) / max(len(words), 1)
-        asked = min(stage.questions, len(words) / len(rows))
         soft = seconds * (shape.sound_per_second + shape.picture_per_second) + 2 * shape.clues
         return round(soft + RECORD_TOKENS * self.records + 10 + asked * each)
 
     def costs(self, recipe: Recipe, stage: ConnectConfig, rows: Sequence[ClipRow]) -> Iterator[str]:
-        """Memory and time of a stage, as estimates."""
+        """Memory and time of a stage that learns from rows."""
+        tokens = stage.length or USUAL_TOKENS
+        if rows and not stage.length:
+            words = [len(f"{q.question} {q.answer}".split()) for row in rows for q in row.questions]
+            asked = min(stage.questions, len(words) / len(rows))
+            tokens = self.tokens(recipe, _seconds(recipe, stage.features, rows), words, asked)
+        trained = stage.train_lora * self.lora + stage.train_bridge * sum(self.bridge.values())
+        yield from self._said_costs(
+            recipe, stage.loop, tokens, trained, checkpointing=stage.checkpointing
+        )
+
+    def prefer_costs(
+        self, recipe: Recipe, stage: PreferConfig, pairs: Sequence[PairRow]
+    ) -> Iterator[str]:
+        """Memory and time of preference tuning, whose reference reads everything once more."""
+        tokens = USUAL_TOKENS
+        if pairs:
+            words = [len(f"{p.question} {p.chosen} {p.rejected}".split()) for p in pairs]
+            clips = len({(p.media or p.video_id, p.cut) for p in pairs})
+            asked = min(stage.pairs, len(pairs) / clips)
+            tokens = self.tokens(recipe, _seconds(recipe, stage.features, pairs), words, asked)
+        adapter = self.lora * (stage.rank or self.rank) // self.rank
+        trained = adapter + stage.train_bridge * sum(self.bridge.values())
+        yield from self._said_costs(recipe, stage.loop, tokens, trained, reference=True)
+
+    def _said_costs(
+        self, recipe: Recipe, loop: LoopConfig, tokens: int, trained: int, *,
+        checkpointing: bool = False, reference: bool = False,
+    ) -> Iterator[str]:  # fmt: skip
+        """Memory and time, as estimates. `reference`: another pass, without gradients, comes first.
+
+        That pass keeps nothing but its results, so it takes time and no memory to speak of.
+        """
         if self.why:
             return
-        base = recipe.base
+        base, precision = recipe.base, precision_here(loop.precision)
         kind = (base.quantize or base.dtype) if base else "float32"
-        trained = stage.train_lora * self.lora + stage.train_bridge * sum(self.bridge.values())
-        clips = -(-stage.loop.batch // stage.loop.parts)
-        tokens = stage.length or self.tokens(recipe, stage, rows)
+        clips = -(-loop.batch // loop.parts)
         wide, layers = self.shape.hidden_size, self.shape.num_hidden_layers
         heads = self.shape.num_attention_heads
-        width = 2 if precision_here(stage.loop.precision) != "fp32" else 4
+        width = 2 if precision != "fp32" else 4
         a_layer = tokens * clips * wide * (17 + 2.5 * heads * tokens / wide) * width
         kept = tokens * clips * wide * width * layers + a_layer
-        activations = kept if stage.checkpointing else a_layer * layers
+        activations = kept if checkpointing else a_layer * layers
         logits = 8.0 * tokens * clips * self.shape.vocab_size
         memory = self.llm * BYTES[kind] + trained * TRAINED + activations + logits
         yield (
             f"memory, estimated: {memory / 2**30:.1f} GiB with {clips} clips of {tokens} tokens at"
             f" once ({activations / 2**30:.1f} GiB of it activations)"
         )
-        products = stage.loop.steps * stage.loop.batch * tokens * (4 * self.llm + 6 * trained)
-        rate = product_rate(precision_here(stage.loop.precision))
-        hours = products / (UTILISED * rate) / 3600
+        each = (6 if reference else 4) * self.llm + (8 if reference else 6) * trained
+        rate = product_rate(precision)
+        hours = loop.steps * loop.batch * tokens * each / (UTILISED * rate) / 3600
         yield (
             f"time, estimated: {_duration(hours)} on this machine, at {UTILISED:.0%} of its"
             f" {rate / 1e12:.2f} TFLOP/s (measured now)"
         )
+
+
+def _seconds(recipe: Recipe, features: str, rows: Sequence[AboutClip]) -> float:
+    """Length of the usual clip."""
+    if features:
+        return SECONDS
+    files = find_media(rows, Path(recipe.media))[:PROBED]
+    return median(probe(path).duration_s or SECONDS for path in files)
 
 
 def _duration(hours: float) -> str:

@@ -16,8 +16,9 @@ from avqa_llm.encoders import PictureConfig, SoundConfig
 from avqa_llm.errors import RecipeError
 from avqa_llm.model import LoraSettings
 from avqa_llm.omni.stage import OmniTraining
-from avqa_llm.training.connect import ConnectConfig
+from avqa_llm.training.connect import AlignConfig, ConnectConfig
 from avqa_llm.training.encoders import EncodersConfig
+from avqa_llm.training.loop import LoopConfig
 from avqa_llm.training.prefer import PreferConfig
 from avqa_llm.training.text import TextConfig
 
@@ -92,7 +93,7 @@ class Recipe:
     """Folder of the clips, where rows name media files."""
     bridge: BridgeConfig = dataclasses.field(default_factory=BridgeConfig)
     lora: LoraSettings = dataclasses.field(default_factory=LoraSettings)
-    align: ConnectConfig | None = None
+    align: AlignConfig | None = None
     instruct: ConnectConfig | None = None
     prefer: PreferConfig | None = None
     validate: ValidateConfig | None = None
@@ -108,7 +109,7 @@ class Recipe:
     @property
     def connects(self) -> dict[str, ConnectConfig]:
         """The stages that learn from rows, by name."""
-        found = {"align": self.align, "instruct": self.instruct}
+        found: dict[str, ConnectConfig | None] = {"align": self.align, "instruct": self.instruct}
         return {name: config for name, config in found.items() if config}
 
 
@@ -150,9 +151,8 @@ def _change(row: Any, change: str, parse: Callable[[str], Any]) -> None:
 
 def _check(recipe: Recipe, path: Path) -> None:
     """What no single value shows."""
-    nothing = recipe.text and recipe.encoders
     starts = [k for k in ("base", "start", "omni") if getattr(recipe, k) is not None]
-    starts += ["text and encoders"] if nothing else []
+    starts += ["text and encoders"] if recipe.text and recipe.encoders else []
     if recipe.omni and (recipe.connects or recipe.prefer or recipe.validate):
         raise RecipeError(
             f"{path}: omni is a run of its own: align, instruct, prefer and validate belong to the"
@@ -169,11 +169,37 @@ def _check(recipe: Recipe, path: Path) -> None:
                 raise RecipeError(
                     f"{path}.{name}: the model in {recipe.start!r} has its own; leave it out"
                 )
-    for name, stage in recipe.connects.items():
-        if stage.features and not (nothing or any(s.name == stage.features for s in recipe.sets)):
-            raise RecipeError(f"{path}.{name}.features: there is no set {stage.features!r}")
-        if not stage.features and not recipe.media:
+    _check_stages(recipe, path)
+
+
+def _check_stages(recipe: Recipe, path: Path) -> None:
+    """Of each stage: its clips, its weights, and what it asks of others."""
+    known = {wanted.name for wanted in recipe.sets}
+    blocks: dict[str, Any] = {"prefer": recipe.prefer, "validate": recipe.validate}
+    blocks |= recipe.connects
+    for name, block in blocks.items():
+        if block is None:
+            continue
+        if block.features and block.features not in known:
+            raise RecipeError(f"{path}.{name}.features: there is no set {block.features!r}")
+        if not block.features and not recipe.media:
             raise RecipeError(f"{path}.{name}: name the folder of the clips with `media`")
+        loop: LoopConfig | None = getattr(block, "loop", None)
+        if loop is not None:
+            _check_loop(recipe, loop, f"{path}.{name}")
+    if recipe.omni and not recipe.media:
+        raise RecipeError(f"{path}.omni: name the folder of the clips with `media`")
+    if recipe.lora.rank < 1 or not 0 <= recipe.lora.dropout < 1:
+        raise RecipeError(f"{path}.lora: rank is at least 1, dropout from 0 to below 1")
+    for name, stage in recipe.connects.items():
+        if not 0 <= stage.missing <= 1 or not 0 <= stage.drop < 1 or not 0 <= stage.pair <= 1:
+            raise RecipeError(f"{path}.{name}: missing, drop and pair are shares, from 0 to 1")
+        silent = recipe.records is False or (recipe.base is not None and not recipe.base.records)
+        if not stage.questions and silent:
+            raise RecipeError(
+                f"{path}.{name}.questions: 0 learns records alone, and this model writes none; say"
+                " how many questions of a clip are learned in a step"
+            )
         if not (stage.train_bridge or stage.train_lora):
             raise RecipeError(f"{path}.{name}: neither the bridge nor LoRA is to learn")
         if not recipe.bridge.clues and (stage.grounding or stage.events):
@@ -186,11 +212,23 @@ def _check(recipe: Recipe, path: Path) -> None:
                 f"{path}.{name}.naming: the tokens of a {recipe.bridge.connector} stand for no"
                 " place of the picture that could be named; set it to 0"
             )
-        if stage.loop.fsdp and recipe.base and recipe.base.quantize:
-            raise RecipeError(
-                f"{path}.{name}.loop.fsdp: quantised weights cannot be split over processes; use"
-                " several processes without fsdp, or leave quantize out"
-            )
+        if stage.loop.fsdp and stage.debias and stage.debias.ogm:
+            raise RecipeError(f"{path}.{name}.loop.fsdp: OGM needs whole gradients; leave one out")
+
+
+def _check_loop(recipe: Recipe, loop: LoopConfig, place: str) -> None:
+    if loop.fsdp and recipe.base and recipe.base.quantize:
+        raise RecipeError(
+            f"{place}.loop.fsdp: quantised weights cannot be split over processes; use several"
+            " processes without fsdp, or leave quantize out"
+        )
+    if loop.fsdp and loop.validate_every:
+        raise RecipeError(
+            f"{place}.loop: validate_every needs the whole model, which fsdp splits; leave one out"
+            " (`validate` is asked at the end all the same)"
+        )
+    if loop.validate_every and recipe.validate is None:
+        raise RecipeError(f"{place}.loop.validate_every: there is no block `validate` with rows")
 
 
 def build(kind: Any, value: Any, place: str) -> Any:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,9 @@ def _together() -> None:
         import torch
         from accelerate import PartialState
 
-        PartialState(cpu=not torch.cuda.is_available()).wait_for_everyone()
+        # Encoding may take hours, and the others wait for it.
+        patience = timedelta(days=7)
+        PartialState(cpu=not torch.cuda.is_available(), timeout=patience).wait_for_everyone()
 
 
 def _prepare(recipe: Recipe, work: Path, *, resume: bool) -> None:
@@ -76,8 +79,35 @@ def _prepare(recipe: Recipe, work: Path, *, resume: bool) -> None:
         raise RecipeError(
             f"work folder {work} is not empty: go on with --resume, or remove it to start anew"
         )
+    if resume and (work / "recipe.yaml").exists():
+        _refuse_another(recipe, work / "recipe.yaml")
     work.mkdir(parents=True, exist_ok=True)
     _save_recipe(recipe, work / "recipe.yaml")
+
+
+MAY_CHANGE = ("out", "work", "threads", "card", "half", "world", "validate", "prefer")
+"""Keys that what is done already does not depend on; so are those of loops, such as lr."""
+
+
+def _refuse_another(recipe: Recipe, path: Path) -> None:
+    """A run goes on with the recipe that it was begun with."""
+    import yaml
+
+    def flat(value: Any, place: str = "") -> dict[str, Any]:
+        if not isinstance(value, dict):
+            return {place: value}
+        return {k: v for key, one in value.items() for k, v in flat(one, f"{place}.{key}").items()}
+
+    before, now = flat(yaml.safe_load(path.read_text())), flat(plain(dataclasses.asdict(recipe)))
+    for key in sorted({**before, **now}):
+        name = key.lstrip(".")
+        if name.split(".")[0] in MAY_CHANGE or ".loop." in key:
+            continue
+        if before.get(key) != now.get(key):
+            raise RecipeError(
+                f"{name} was {before.get(key)!r} when this run was begun, and is {now.get(key)!r}"
+                f" now: name another work folder, or set it back ({path} has all values)"
+            )
 
 
 Stage = tuple[str, Callable[[], object], bool]

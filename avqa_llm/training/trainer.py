@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import math
 import statistics
 import time
 from collections import deque
@@ -36,6 +36,7 @@ from avqa_llm.training.loop import (
     LoopConfig,
     Loss,
     Validate,
+    is_split,
     precision_here,
     schedule,
 )
@@ -101,8 +102,8 @@ class Guard:
         if self.bad >= self.config.bad_steps:
             raise AVQAError(
                 f"{self.name}: {why} at step {step}, as in the {self.bad - 1} steps before it;"
-                f" lower lr (now {self.config.lr:g}) and go on from the last checkpoint with"
-                " --resume"
+                f" lower lr (now {self.config.lr:g}) with --set and go on from the last checkpoint"
+                " with --resume: the same steps would fail again"
             )
         return why
 
@@ -126,7 +127,8 @@ class StageTrainer(Trainer):
         self.guard = Guard(name, config)
         self.best: dict[str, Any] = {"figures": {}, "waited": 0}
         self.sums: dict[str, Tensor] = {}
-        self.summed, self.left_out = 0, 0
+        self.counts: dict[str, int] = {}
+        self.left_out = 0
         self.saved_at = time.monotonic()
         self.part = 0
         arguments = _arguments(name, config, folder, stage)
@@ -148,9 +150,21 @@ class StageTrainer(Trainer):
     def run(self, *, resume: bool) -> dict[str, float]:
         """Train to the end; returns the validation figures of the weights that stay."""
         found = last_checkpoint(self.folder / self.name) if resume else None
+        if found is not None and self._had_stopped(found):
+            return dict(self.best["figures"])
         self.train(resume_from_checkpoint=str(found) if found else None)
         self._keep_best()
         return dict(self.best["figures"])
+
+    def _had_stopped(self, path: Path) -> bool:
+        """Whether a run that is gone on with had lost its patience; then it stands at its end."""
+        tensors, about = read_checkpoint(path)
+        if not self.config.patience or about["best"]["waited"] < self.config.patience:
+            return False
+        load_tensors(path, tensors, self._weights(), self.create_optimizer())
+        self.best, self.state.global_step = about["best"], int(path.name.rpartition("-")[2])
+        self._keep_best()
+        return True
 
     # -- a step ----------------------------------------------------------------------------
 
@@ -182,23 +196,25 @@ class StageTrainer(Trainer):
         """The loss of one part; all of its terms are noted."""
         losses = model(inputs)
         for key, value in losses.items():
-            self.sums[key] = self.sums.get(key, torch.zeros((), device=value.device)) + (
-                value.detach().float()
-            )
-        self.summed += 1
+            before = self.sums.get(key, torch.zeros((), device=value.device))
+            self.sums[key] = before + value.detach().float()
+            self.counts[key] = self.counts.get(key, 0) + 1
         return losses["loss"]
 
     def _clip_grad_norm(self, model: nn.Module) -> Tensor:
         if self.after_backward is not None:
             self.after_backward(self.state.global_step)
         norm: Tensor = super()._clip_grad_norm(model)
-        if getattr(self.accelerator, "scaler", None) is not None and not norm.isfinite():
+        length = float(norm) if self.sums["loss"].isfinite() else float("nan")
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is not None and not math.isfinite(length) and scaler.get_scale() > 1:
             return norm  # too large a scale for fp16: the scaler leaves the step out by itself
-        why = self.guard.bad_step(float(norm), self.state.global_step)
+        why = self.guard.bad_step(length, self.state.global_step)
         if why:
             self.left_out += 1
             tqdm.write(f"{self.name}: step {self.state.global_step} is left out: {why}")
             model.zero_grad(set_to_none=True)  # the optimizer passes over what has no gradient
+            self.sums["loss"] = self.sums["loss"].nan_to_num(0.0, 0.0, 0.0)
         return norm
 
     # -- optimizer -------------------------------------------------------------------------
@@ -234,7 +250,7 @@ class StageTrainer(Trainer):
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
         self.saved_at = time.monotonic()
-        if _is_split(self.config):
+        if is_split(self.config):
             from avqa_llm.training.sharded import whole_tensors
 
             tensors = whole_tensors(self.model, self.optimizer)
@@ -265,7 +281,7 @@ class StageTrainer(Trainer):
             return
         path = Path(checkpoint)
         tensors, about = read_checkpoint(path)
-        if _is_split(self.config):
+        if is_split(self.config):
             from avqa_llm.training.sharded import put_whole_tensors
 
             put_whole_tensors(path, self.model, self.optimizer, tensors)
@@ -276,26 +292,33 @@ class StageTrainer(Trainer):
         scaler = getattr(self.accelerator, "scaler", None)
         if scaler is not None and about["scaler"]:
             scaler.load_state_dict(about["scaler"])
-        step = self.state.global_step
-        self.lr_scheduler.last_epoch = step
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.config.lr * schedule(step, self.config)
+        self.lr_scheduler.last_epoch = self.state.global_step
 
     # -- figures ---------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Append the means of all terms since the last time to `metrics.jsonl`."""
-        if not self.summed:
+        if not self.sums:
             return
-        mean = {key: value / self.summed for key, value in self.sums.items()}
-        if self.args.world_size > 1:
-            mean = {k: self.accelerator.reduce(v, "mean") for k, v in mean.items()}
-        self.sums, self.summed = {}, 0
-        row = {key: round(float(value), 5) for key, value in mean.items()}
+        row = {key: round(value, 5) for key, value in self._means().items()}
+        self.sums, self.counts = {}, {}
         row["lr"] = float(f"{self._get_learning_rate():.4g}")
         if self.left_out:
             row["left_out"] = self.left_out
         self._write(row)
+
+    def _means(self) -> dict[str, float]:
+        """Of each term over the parts that had it, in all processes."""
+        mine = {key: (float(value), self.counts[key]) for key, value in self.sums.items()}
+        everybody = [mine]
+        if self.args.world_size > 1:
+            everybody = [{} for _ in range(self.args.world_size)]
+            torch.distributed.all_gather_object(everybody, mine)
+        means = {}
+        for key in dict.fromkeys(key for one in everybody for key in one):
+            found = [one[key] for one in everybody if key in one]
+            means[key] = sum(total for total, _ in found) / sum(count for _, count in found)
+        return means
 
     def _write(self, row: dict[str, float]) -> None:
         if self.is_world_process_zero():
@@ -348,6 +371,12 @@ class _Follow(TrainerCallback):
             disable=hidden,
         )
 
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # From the step's number: a scheduler does not count the steps that fp16 leaves out.
+        trainer = self.trainer
+        for group in trainer.optimizer.param_groups:
+            group["lr"] = trainer.config.lr * schedule(state.global_step, trainer.config)
+
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         trainer, config = self.trainer, self.trainer.config
         self.bar.update(1)
@@ -382,7 +411,7 @@ def _agreed(trainer: StageTrainer, due: bool) -> bool:
 def _arguments(name: str, config: LoopConfig, folder: Path, stage: nn.Module) -> TrainingArguments:
     precision = precision_here(config.precision)
     sharding: dict[str, Any] = {}
-    if _is_split(config):
+    if is_split(config):
         from avqa_llm.training.sharded import arguments
 
         sharding = arguments(stage)
@@ -407,11 +436,6 @@ def _arguments(name: str, config: LoopConfig, folder: Path, stage: nn.Module) ->
         seed=config.seed,
         **sharding,
     )
-
-
-def _is_split(config: LoopConfig) -> bool:
-    """A single process has nobody to split weights with."""
-    return config.fsdp and int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def _printer() -> Any:

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from avqa_llm.errors import AnnotationError
 from avqa_llm.model import AVQAModel
 from avqa_llm.omni.stage import OmniBatches, OmniStage, OmniTraining
 from avqa_llm.training.assemble import (
@@ -20,8 +22,9 @@ from avqa_llm.training.assemble import (
     parts_folder,
     with_records,
 )
-from avqa_llm.training.connect import ConnectConfig, train_connect
-from avqa_llm.training.loop import fit
+from avqa_llm.training.checkpoints import put_back
+from avqa_llm.training.connect import ConnectConfig, choose_weights, train_connect
+from avqa_llm.training.loop import fit, is_split
 from avqa_llm.training.pair_batches import PairBatches, numbered
 from avqa_llm.training.pairs import PairRow
 from avqa_llm.training.prefer import Prefer, PreferConfig
@@ -50,6 +53,8 @@ def connect(
     model = load_stage_model(recipe, place, before)
     rows = load_rows(config, place)
     features = load_clips(recipe, place, config.features, rows, model)
+    if before is None and recipe.base and recipe.base.records:
+        _need_records(rows)
     train_connect(
         name,
         model,
@@ -60,7 +65,13 @@ def connect(
         resume=True,
         validate=_validation(recipe, place, model, rows) if config.loop.validate_every else None,
     )
-    _save(model, place.work / name)
+    if not _is_first():
+        return
+    if is_split(config.loop):
+        model = load_stage_model(recipe, place, before)
+        choose_weights(model, bridge=config.train_bridge, lora=config.train_lora)
+        put_back(place.work / name, nn.ModuleDict({"bridge": model.bridge, "llm": model.llm}))
+    model.save_pretrained(place.work / name)
 
 
 def prefer(recipe: Recipe, place: Place, config: PreferConfig, before: str | None) -> None:
@@ -80,8 +91,23 @@ def prefer(recipe: Recipe, place: Place, config: PreferConfig, before: str | Non
         resume=True,
         validate=_validation(recipe, place, model, ()) if config.loop.validate_every else None,
     )
+    if not _is_first():
+        return
+    if is_split(config.loop):
+        model = load_stage_model(recipe, place, before)
+        stage = Prefer(model, config)
+        put_back(place.work / "prefer", stage)
     stage.finish()
-    _save(model, place.work / "prefer")
+    model.save_pretrained(place.work / "prefer")
+
+
+def _need_records(rows: Sequence[ClipRow]) -> None:
+    """A new model cannot write them itself."""
+    if bare := [row.video_id for row in rows if not row.record]:
+        raise AnnotationError(
+            f"{len(bare)} clips, such as {bare[0]}, have no event record, and base.records says"
+            " that the model learns to write them: set it to false, or give rows with records"
+        )
 
 
 def _clips_of(pairs: Sequence[PairRow]) -> list[ClipRow]:
@@ -108,10 +134,8 @@ def _validation(
     return Validation(model, rows, features, questions=wanted.questions, known=known)
 
 
-def _save(model: AVQAModel, folder: Path) -> None:
-    """Write the model of a stage, by the first process only."""
-    if os.environ.get("RANK", "0") == "0":
-        model.save_pretrained(folder)
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def omni(recipe: Recipe, place: Place, config: OmniTraining) -> None:
@@ -128,7 +152,7 @@ def omni(recipe: Recipe, place: Place, config: OmniTraining) -> None:
         folder=place.work,
         resume=True,
     )
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first():
         model.save_pretrained(Path(recipe.out))
 
 
@@ -146,6 +170,8 @@ def finish(recipe: Recipe, place: Place, last: str) -> None:
     out = Path(recipe.out)
     parts = parts_folder(recipe, place)
     write_model(model, features, parts, out, world=recipe.world, half=recipe.half)
+    if recipe.half:  # figures are those of what is shipped
+        model = AVQAModel.from_pretrained(out)
     validation = _validation(recipe, place, model, rows if last != "prefer" else ())
     results = validation.results() if validation else None
     if results:
