@@ -26,7 +26,8 @@ from tests.model_parts import QUESTIONS, small_clip, small_model
 PROCESSOR, ELSEWHERE = torch.device("cpu"), torch.device("cuda", 0)
 MARK = "is_elsewhere"
 MOVES = (Tensor.to, Tensor.cpu, Tensor.cuda)
-ACROSS = (*MOVES, Tensor.copy_)
+INTO = (Tensor.copy_, Tensor.__setitem__, Tensor.__deepcopy__)
+ACROSS = (*MOVES, Tensor.copy_, Tensor.__deepcopy__)
 """What may have tensors of both devices."""
 DEVICE_OF = Tensor.device.__get__  # type: ignore[attr-defined]
 CLIP = small_clip(0)
@@ -58,9 +59,9 @@ class Elsewhere(TorchFunctionMode):
         there = bool(marked)
         if wanted:
             there = wanted[0].type != PROCESSOR.type
-        elif func is Tensor.to and isinstance(args[1], Tensor):
+        elif func is Tensor.to and isinstance(args[-1], Tensor) and len(args) > 1:
             there = hasattr(args[1], MARK)
-        elif func is Tensor.copy_ or func is Tensor.__setitem__:
+        elif func in INTO:
             there = hasattr(args[0], MARK)
         args, kwargs = tree_map(_on_processor, (args, kwargs))
         made = func(*args, **kwargs)
