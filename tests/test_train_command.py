@@ -11,7 +11,10 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ("set-words", "set-clips", "text", "picture", "sound", "connect")
+STAGES = (
+    *("set-words", "set-clips", "text", "picture", "sound"),
+    *("instruct-features", "instruct", "finish"),
+)
 
 
 def recipe(folder: Path) -> Path:
@@ -67,6 +70,8 @@ def test_from_nothing_to_an_answer(tmp_path: Path) -> None:
 
     refused = avqa("train", path)
     assert refused.returncode == 2 and "--resume" in refused.stderr
+    other = avqa("train", path, "--resume", "--set", "instruct.missing=0.9")
+    assert other.returncode == 2 and "instruct.missing was 0.15" in other.stderr
     again = avqa("train", path, "--resume")
     assert again.returncode == 0
     assert again.stdout.count("done before") == len(STAGES)

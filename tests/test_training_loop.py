@@ -171,6 +171,31 @@ def test_the_weights_of_the_best_validation_stay_and_patience_ends_the_run(tmp_p
     assert scores == [1.0, 3.0, 2.0, 2.5]
 
 
+def test_a_run_that_had_lost_its_patience_has_still_lost_it(tmp_path: Path) -> None:
+    net, seen = small_net(), []
+
+    def validate() -> dict[str, float]:
+        seen.append(1)
+        return {"score": 9.0 - len(seen)}
+
+    how = {"validate": validate, "validate_every": 1, "patience": 2}
+    run(net, numbers(), tmp_path, **how)
+    assert len(seen) == 3
+    again = small_net()
+    run(again, numbers(), tmp_path, resume=True, **how)
+    assert len(seen) == 3 and torch.equal(weights(again), weights(net))
+
+
+def test_a_loss_that_is_no_number_counts_although_the_gradient_is_one(tmp_path: Path) -> None:
+    net = small_net()
+
+    def loss(batch: Numbers) -> dict[str, Tensor]:
+        return {"loss": net(batch.values_BD).sum() * 0.0 + float("nan")}
+
+    with pytest.raises(AVQAError, match="no longer a number"):
+        fit("net", net, numbers(), LOOP, folder=tmp_path, resume=False, loss=loss)
+
+
 def test_clips_of_a_length_come_together_and_each_comes_once() -> None:
     costs = [int(c) for c in np.random.default_rng(0).integers(1, 1000, 400)]
     one = [grouped(costs, batch=4, step=s, seed=0) for s in range(100)]
