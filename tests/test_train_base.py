@@ -38,7 +38,7 @@ def avqa(*arguments: object, processes: int = 1) -> subprocess.CompletedProcess[
 def arguments(name: str, parts: Path, out: Path, *more: str) -> list[str]:
     path = ROOT / "adapters" / "recipes" / f"{name}.yaml"
     row = yaml.safe_load(path.read_text())
-    changes = [*miniature(row, parts), f"out={out / 'model'}", f"work={out / 'work'}", *more]
+    changes = [*miniature(row, parts), f"out={out / 'model'}", f"work={out / 'work'}"]
     for stage in ("align", "instruct", "prefer"):
         if stage in row:
             changes += [f"{stage}.{key}={value}" for key, value in SMALL.items()]
@@ -50,7 +50,7 @@ def arguments(name: str, parts: Path, out: Path, *more: str) -> list[str]:
         changes += [f"omni.{key}={value}" for key, value in SMALL.items()]
         changes += ["omni.loop.precision=fp32", "omni.max_pixels=12544"]
     command = ["train", str(path)]
-    for change in changes:
+    for change in [*changes, *more]:
         command += ["--set", change]
     return command
 

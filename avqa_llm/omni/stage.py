@@ -141,8 +141,3 @@ def question_pieces(chat: Chat, questions: Sequence[Question]) -> list[Piece]:
         Piece.of(chat.question(one.question, one.history), chat.answer(one.answer))
         for one in questions
     ]
-
-
-def trained_parameters(model: OmniModel) -> dict[str, int]:
-    """Names of the weights that learn, with their sizes."""
-    return {k: p.numel() for k, p in model.named_parameters() if p.requires_grad}

@@ -205,13 +205,6 @@ def part_of(items: list[Item], part: int, parts: int) -> list[Item]:
     return items[part::parts]
 
 
-def cross_entropy(logits_BLV: Tensor, labels_BL: Tensor, ignore: int = -100) -> Tensor:
-    """Mean next-token loss over the positions that are learned."""
-    return nn.functional.cross_entropy(
-        logits_BLV[:, :-1].flatten(0, 1).float(), labels_BL[:, 1:].flatten(), ignore_index=ignore
-    )
-
-
 def is_split(config: LoopConfig) -> bool:
     """Whether weights are split over processes; one alone has nobody to split them with."""
     return config.fsdp and int(os.environ.get("WORLD_SIZE", "1")) > 1
