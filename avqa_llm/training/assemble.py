@@ -93,7 +93,8 @@ def load_rows(wanted: ConnectConfig | ValidateConfig | OmniTraining, place: Plac
     path = place.rows(wanted.rows)
     if not path.exists():
         raise AnnotationError(
-            f"rows {wanted.rows!r}: neither {place.data / path} nor {path.absolute()} exists"
+            f"rows {wanted.rows!r}: neither {place.data / path} nor {path.absolute()} exists; write"
+            " them by hand or with `python -m instruct_data build`, and name them in the recipe"
         )
     return read_rows(path, splits=wanted.splits)
 

@@ -182,7 +182,9 @@ class Sizes:
                 for one in (config.sound, config.picture)
             ]
         except (OSError, ValueError, AVQAError) as error:
-            return cls(None, None, 0, f"a configuration cannot be had: {str(error).split('. ')[0]}")
+            return cls(
+                None, None, 0, f"a configuration cannot be had: {str(error).splitlines()[0]}"
+            )
         doubled = 2 if config.picture.motion == "difference" else 1
         with torch.device("meta"):
             bridge = Bridge(
