@@ -182,22 +182,28 @@ def one_layout(
     blind: bool,
 ) -> Layout:
     """One clip's prefix and blocks, and the questions that have clues, in order of their blocks."""
-    prompt, shape = model.prompt, model.config.bridge
-    n_clues = shape.clues * (2 - deaf - blind)
     record = record_of(row, deaf=deaf, blind=blind)
-    n_sound = 0 if deaf else shape.sound_per_second * timeline
-    n_picture = 0 if blind else shape.picture_per_second * timeline
-    prefix = prefix_piece(model, row, record, prompt.clip(n_sound, n_picture, n_clues))
+    clip, n_clues = clip_ids(model, timeline, deaf=deaf, blind=blind)
+    prefix = prefix_piece(model, row, record, clip)
     if deaf or blind or not config.steps:  # a record with parts missing cannot be looked up in
         questions = [replace(q, steps="") for q in questions]
     blocks, kept = question_blocks(
-        prompt, questions, n_clues=n_clues, pair=config.pair, drop=config.drop, rng=rng
+        model.prompt, questions, n_clues=n_clues, pair=config.pair, drop=config.drop, rng=rng
     )
     if config.length:
         room = config.length - len(prefix.ids)
         while blocks and sum(len(block.ids) for block in blocks) > room:
             blocks.pop(), kept.pop()
     return Layout(prefix=prefix, blocks=blocks, asked=kept, deaf=deaf, blind=blind, record=record)
+
+
+def clip_ids(model: AVQAModel, timeline: int, *, deaf: bool, blind: bool) -> tuple[list[int], int]:
+    """The ids of a clip of so many seconds up to its record, and how many clues a question has."""
+    shape = model.config.bridge
+    n_clues = shape.clues * (2 - deaf - blind)
+    n_sound = 0 if deaf else shape.sound_per_second * timeline
+    n_picture = 0 if blind else shape.picture_per_second * timeline
+    return model.prompt.clip(n_sound, n_picture, n_clues), n_clues
 
 
 def prefix_piece(model: AVQAModel, row: ClipRow, record: str, clip: list[int]) -> Piece:
@@ -320,11 +326,8 @@ def _alone(
     blind: bool,
 ) -> Scored:
     """One clip's questions with a part of the input alone."""
-    prompt, shape = model.prompt, model.config.bridge
-    n_clues = shape.clues * (2 - deaf - blind)
-    n_sound = 0 if deaf else shape.sound_per_second * timeline
-    n_picture = 0 if blind else shape.picture_per_second * timeline
-    prefix = prompt.clip(n_sound, n_picture, n_clues)
+    prompt = model.prompt
+    prefix, n_clues = clip_ids(model, timeline, deaf=deaf, blind=blind)
     if model.config.records:
         record = "" if deaf and blind else record_of(row, deaf=deaf, blind=blind)
         prefix = prefix + prompt.record(record)

@@ -205,6 +205,11 @@ def part_of(items: list[Item], part: int, parts: int) -> list[Item]:
     return items[part::parts]
 
 
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def is_split(config: LoopConfig) -> bool:
     """Whether weights are split over processes; one alone has nobody to split them with."""
     return config.fsdp and int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -21,6 +21,7 @@ from typing import Any
 
 from avqa_llm.errors import AVQAError, RecipeError
 from avqa_llm.training.assemble import Place
+from avqa_llm.training.loop import is_first
 from avqa_llm.training.recipe import BandstandSet, Recipe, read_recipe
 
 
@@ -56,11 +57,6 @@ def run(args: argparse.Namespace) -> int:
         _save_recipe(recipe, Path(recipe.out) / "recipe.yaml")
         print(f"the model is in {recipe.out}")
     return 0
-
-
-def is_first() -> bool:
-    """Whether this process is the one that writes."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def _together() -> None:

@@ -24,7 +24,7 @@ from avqa_llm.training.assemble import (
 )
 from avqa_llm.training.checkpoints import put_back
 from avqa_llm.training.connect import ConnectConfig, choose_weights, train_connect
-from avqa_llm.training.loop import fit, is_split
+from avqa_llm.training.loop import fit, is_first, is_split
 from avqa_llm.training.pair_batches import PairBatches, numbered
 from avqa_llm.training.pairs import PairRow
 from avqa_llm.training.prefer import Prefer, PreferConfig
@@ -65,7 +65,7 @@ def connect(
         resume=True,
         validate=_validation(recipe, place, model, rows) if config.loop.validate_every else None,
     )
-    if not _is_first():
+    if not is_first():
         return
     if is_split(config.loop):
         model = load_stage_model(recipe, place, before)
@@ -91,7 +91,7 @@ def prefer(recipe: Recipe, place: Place, config: PreferConfig, before: str | Non
         resume=True,
         validate=_validation(recipe, place, model, ()) if config.loop.validate_every else None,
     )
-    if not _is_first():
+    if not is_first():
         return
     if is_split(config.loop):
         model = load_stage_model(recipe, place, before)
@@ -134,10 +134,6 @@ def _validation(
     return Validation(model, rows, features, questions=wanted.questions, known=known)
 
 
-def _is_first() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
 def omni(recipe: Recipe, place: Place, config: OmniTraining) -> None:
     """LoRA on a model that sees and hears by itself."""
     from avqa_llm.omni.model import OmniModel
@@ -152,7 +148,7 @@ def omni(recipe: Recipe, place: Place, config: OmniTraining) -> None:
         folder=place.work,
         resume=True,
     )
-    if _is_first():
+    if is_first():
         model.save_pretrained(Path(recipe.out))
 
 
