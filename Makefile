@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python -m
 INSTALL := $(RUN) pip install --disable-pip-version-check --constraint requirements.txt --editable
 
-.PHONY: help demo test check requirements clean
+.PHONY: help demo headline test check requirements clean
 
 help: ## list the targets (default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' Makefile
@@ -16,6 +16,9 @@ help: ## list the targets (default)
 
 demo: $(VENV)/.ready ## set up, then ask the bundled sample clips a few questions
 	@$(VENV)/bin/avqa demo
+
+headline: $(VENV)/.ready ## all figures of the embedded model in one table (about ten minutes)
+	@$(RUN) eval headline $(ARGS)
 
 test: $(VENV)/.ready-dev ## set up for development, then run the tests
 	@$(RUN) pytest -q $(ARGS)

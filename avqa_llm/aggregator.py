@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from avqa_llm.layers import Attention, FeedForward, SelfBlock
+from avqa_llm.layers import Attention, FeedForward, GatedFeedForward, SelfBlock
 
 Keys = tuple[Tensor, Tensor]
 """Keys of `TokenReader` (B, N, D), and which of them are there (B, N)."""
@@ -40,12 +40,12 @@ class Clues:
 class ClueBlock(nn.Module):
     """One round: among clues and words, then out to the tokens."""
 
-    def __init__(self, width: int, heads: int, ratio: float) -> None:
+    def __init__(self, width: int, heads: int, ratio: float, *, gated: bool) -> None:
         super().__init__()
         self.norm_self, self.norm_cross = nn.LayerNorm(width), nn.LayerNorm(width)
         self.among = Attention(width, heads)
         self.to_sound, self.to_picture = Attention(width, heads), Attention(width, heads)
-        self.feed = FeedForward(width, ratio)
+        self.feed = (GatedFeedForward if gated else FeedForward)(width, ratio)
 
     def forward(
         self, state_BSD: Tensor, there_BS: Tensor, clues: int, sound: Keys, picture: Keys
@@ -68,11 +68,20 @@ class ClueBlock(nn.Module):
 class ClueAggregator(nn.Module):
     """`clues` queries for each modality.
 
-    `words_in`: width of the question's words; None: clues do not see the question.
+    `words_in`: width of the question's words; None: clues do not see the question. `gated`: see
+    `GatedFeedForward`.
     """
 
     def __init__(
-        self, width: int, heads: int, layers: int, ratio: float, *, clues: int, words_in: int | None
+        self,
+        width: int,
+        heads: int,
+        layers: int,
+        ratio: float,
+        *,
+        clues: int,
+        words_in: int | None,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         self.clues, self.asks = clues, words_in is not None
@@ -81,7 +90,9 @@ class ClueAggregator(nn.Module):
             self.read_words = nn.Sequential(nn.LayerNorm(words_in), nn.Linear(words_in, width))
             self.word_order = nn.Embedding(64, width)
             self.words = SelfBlock(width, heads, ratio)
-        self.blocks = nn.ModuleList(ClueBlock(width, heads, ratio) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            ClueBlock(width, heads, ratio, gated=gated) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(width)
 
     def forward(

@@ -47,8 +47,8 @@ class Answer:
     label: str
     """One of the closed answers, or `no_answer`."""
     probability: float | None
-    """Of the label among the closed answers; of the text when the answer is open. None where a
-    server does not say."""
+    """Of the label among the closed answers; of the text when the answer is open. A model with a
+    calibration gives the chance of being right. None where a server does not say."""
     alternatives: tuple[Alternative, ...] = ()
     evidence: tuple[Evidence, ...] = ()
     consumed: Consumed | None
@@ -59,6 +59,11 @@ class Answer:
     """The events that the model wrote down about the clip; may be empty."""
     warnings: tuple[str, ...] = ()
     """What a careful reader has to know: missing modalities, a clip unlike the model's world."""
+    pace: float = 1.0
+    """Seconds of the clip in one second of the model, which sees long clips faster: times in record
+    and steps count so many times as long. All other times are the clip's own."""
+    signs: dict[str, float] = field(default_factory=dict, compare=False)
+    """How sure the model was while writing; see `avqa_llm.calibrator`."""
     timing_s: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

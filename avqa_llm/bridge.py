@@ -65,6 +65,8 @@ class BridgeConfig:
     """Columns of the picture that the picture's timeline sweeps over."""
     clues: int = 8
     """Clue tokens for each modality; 0: no clue stage."""
+    gated: bool = False
+    """Whether clues multiply what they have found by what they look for (`GatedFeedForward`)."""
 
     def __post_init__(self) -> None:
         known = {"connector": [*CONNECTORS], "fusion": [*FUSIONS], "fusion_order": [*ORDERS]}
@@ -237,6 +239,7 @@ def _clue_stage(config: BridgeConfig, llm_width: int) -> ClueAggregator | NoClue
         config.ratio,
         clues=config.clues,
         words_in=llm_width if config.ask else None,
+        gated=config.gated,
     )
 
 

@@ -17,12 +17,14 @@ from torch import Tensor
 
 from avqa_llm.answer import Alternative, Answer, Consumed, Evidence
 from avqa_llm.bridge import ClipKeys
+from avqa_llm.calibrator import log_odds, signs_of
+from avqa_llm.clock import hurried, merged, pace_of
 from avqa_llm.encoders.cache import FeatureCache
 from avqa_llm.encoders.store import FeatureStore
 from avqa_llm.encoding import ClipEncoder
 from avqa_llm.evidence import picture_evidence, sound_evidence
 from avqa_llm.folders import user_cache
-from avqa_llm.generation import Context, Decoder, greedy, joined, rank, read
+from avqa_llm.generation import Context, Decoder, Written, greedy, joined, rank, read
 from avqa_llm.labels import LABELS, to_label
 from avqa_llm.media import Clip, MediaLimits, read_clip
 from avqa_llm.model import AVQAModel, ClipTokens
@@ -33,7 +35,7 @@ from avqa_llm.session import Session, finished, warnings_about
 
 __all__ = ["LocalEngine", "Reading", "Session", "cache_folder", "load_engine"]
 
-RECORD_LIMIT, STEPS_LIMIT, OPEN_LIMIT = 120, 48, 128
+RECORD_LIMIT, STEPS_LIMIT, OPEN_LIMIT = 120, 96, 128
 """Most tokens of a record, of an answer's steps, of an open answer."""
 CACHE_BYTES = 2**30
 CLIPS, READ, CHUNK = 16, 48, 256
@@ -45,9 +47,14 @@ class Reading:
     """Clips that the model has read: everything that no question changes. B clips."""
 
     tokens: tuple[ClipTokens, ...]
+    """As the model saw them, those of long clips merged; in the clips' own seconds."""
+    paces: tuple[float, ...]
+    """Of the clips' clocks; see `avqa_llm.clock`."""
     keys: ClipKeys
     context: Context
     records: tuple[str, ...]
+    chances: tuple[list[float], ...]
+    """Log-probabilities of the records' tokens."""
     timing_s: dict[str, float]
 
 
@@ -60,6 +67,7 @@ class Outcome:
     probability: float
     others: tuple[Alternative, ...] = ()
     steps: str = ""
+    signs: dict[str, float]
 
 
 class LocalEngine:
@@ -80,13 +88,15 @@ class LocalEngine:
             cache: where encoder tokens of clips are kept on disk; none: in memory only.
             features: where those of many clips are already (`avqa features`).
             merge: add LoRA to the weights that it adapts; False leaves the model as it is, for
-                training to go on.
+                training to go on. How long clips may be is being learned then, so they keep
+                their pace.
         """
         self.model = model
         if merge and not any(getattr(part, "merged", False) for part in model.llm.modules()):
             model.llm.merge_adapter()  # the same function in fewer products: faster
         self.decoder = Decoder(model.llm)
         self.encoder = ClipEncoder(model, cache, features)
+        self.longest_s = model.config.world.longest_s if merge else 0.0
         self.labels = LABELS
         self._label_ids = [model.prompt.text(spoken(label)) for label in LABELS]
 
@@ -132,25 +142,29 @@ class LocalEngine:
         """Bridge clips and let the model write down what happens in them."""
         started = time.perf_counter()
         model, prompt = self.model, self.model.prompt
-        keys = model.keys(clips)
+        paces = [pace_of(clip.seconds, self.longest_s) for clip in clips]
+        seen = [merged(*both) for both in zip(clips, paces, strict=True)]
+        keys = model.keys([hurried(*both) for both in zip(seen, paces, strict=True)])
         soft, exists, _ = model.clues(keys, [prompt.events] * len(clips))
         embeds = [self._prefix(keys, soft, exists, n) for n in range(len(clips))]
         context, logits = read(self.decoder, embeds)
         bridged = time.perf_counter()
-        records: list[list[int]] = [[] for _ in clips]
+        written = Written([[] for _ in clips], [[] for _ in clips])
         if model.config.records:
             stops = set(prompt.eos)
-            records, _, parts = greedy(
+            written, _, parts = greedy(
                 self.decoder, context, logits, stops=stops, limit=RECORD_LIMIT
             )
             context = parts.whole()
-        texts = tuple(prompt.tokenizer.decode(ids).strip() for ids in records)
+        texts = tuple(prompt.tokenizer.decode(ids).strip() for ids in written.ids)
         timing = {"bridge": bridged - started, "record": time.perf_counter() - bridged}
         return Reading(
-            tokens=tuple(clips),
+            tokens=tuple(seen),
+            paces=tuple(paces),
             keys=keys,
             context=context,
             records=texts,
+            chances=tuple(written.chances),
             timing_s={part: seconds / len(clips) for part, seconds in timing.items()},
         )
 
@@ -245,10 +259,12 @@ class LocalEngine:
         outcomes: dict[int, Outcome] = {}
         for numbers in questions.batches(CHUNK):
             context, logits = self._begin(reading, questions, numbers)
+            before = [reading.chances[questions.clips[n]] for n in numbers]
             if open_ended:
-                found = self._free(context, logits)
+                found = self._free(context, logits, before)
             else:
-                found = self._closed(context, logits, [offered[n] for n in numbers], runners_up)
+                own = [offered[n] for n in numbers]
+                found = self._closed(context, logits, before, own, runners_up)
             outcomes.update(zip(numbers, found, strict=True))
         consumed = [_consumed(reading, clip) for clip in range(len(reading.tokens))]
         where = [_cited(questions, reading, n) if evidence else () for n in range(len(rows))]
@@ -263,6 +279,8 @@ class LocalEngine:
                 consumed=consumed[clip],
                 steps=outcomes[n].steps,
                 record=reading.records[clip],
+                pace=reading.paces[clip],
+                signs=outcomes[n].signs,
                 timing_s={**reading.timing_s, "answer": seconds},
             )
             for n, (clip, _) in enumerate(rows)
@@ -285,12 +303,14 @@ class LocalEngine:
         self,
         context: Context,
         logits: Tensor,
+        before: Sequence[Sequence[float]],
         offered: Sequence[tuple[str, ...]],
         runners_up: int,
     ) -> list[Outcome]:
         """Steps greedily, then what is offered (nothing: the labels) by likelihood.
 
-        A choice is ranked with its end, for one may be the start of another.
+        A choice is ranked with its end, for one may be the start of another. `before`: chances of
+        the tokens of each row's record.
         """
         prompt = self.model.prompt
         stops = {prompt.steps_end[-1]} | set(prompt.eos)
@@ -300,11 +320,18 @@ class LocalEngine:
             for own in offered
         ]
         scores = rank(self.decoder, parts, logits, ids).cpu()
-        places = scores.topk(min(1 + runners_up, scores.shape[1])).indices
-        likely = scores.softmax(-1).gather(1, places).tolist()
+        top = scores.topk(min(1 + runners_up, scores.shape[1]))
+        rest = scores.scatter(1, top.indices[:, :1], -torch.inf).logsumexp(1)
+        margins = (top.values[:, 0] - rest).tolist()
+        shares = (top.values[:, 1:] - rest[:, None]).exp().nan_to_num(0.0).tolist()
+        likely = scores.softmax(-1).gather(1, top.indices).tolist()
         outcomes = []
-        for n, (own, said) in enumerate(zip(offered, steps, strict=True)):
-            names = [(own or self.labels)[i] for i in places[n].tolist() if i < len(ids[n])]
+        for n, (own, said) in enumerate(zip(offered, steps.ids, strict=True)):
+            names = [(own or self.labels)[i] for i in top.indices[n].tolist() if i < len(ids[n])]
+            rival = shares[n][0] if shares[n] else 0.0
+            signs = signs_of(margins[n], steps.chances[n], before[n], rival=rival)
+            if (calibration := self.model.config.calibration) is not None:
+                likely[n] = calibration.applied(signs, shares[n])
             others = zip(names[1:], likely[n][1:], strict=False)
             outcomes.append(
                 Outcome(
@@ -313,21 +340,29 @@ class LocalEngine:
                     probability=likely[n][0],
                     others=tuple(Alternative(label=o, probability=round(p, 4)) for o, p in others),
                     steps=prompt.tokenizer.decode(said).strip(),
+                    signs=signs,
                 )
             )
         return outcomes
 
-    def _free(self, context: Context, logits: Tensor) -> list[Outcome]:
-        """Free text, with the probability of its first token."""
-        prompt = self.model.prompt
+    def _free(
+        self, context: Context, logits: Tensor, before: Sequence[Sequence[float]]
+    ) -> list[Outcome]:
+        """Free text, with the probability of its first token, or by the model's calibration."""
+        prompt, calibration = self.model.prompt, self.model.config.calibration
         first = logits.softmax(-1).max(-1).values.tolist()
         stops = set(prompt.eos)
-        ids, _, _ = greedy(self.decoder, context, logits, stops=stops, limit=OPEN_LIMIT)
-        texts = [_last(prompt.tokenizer.decode(row).strip()) for row in ids]
-        return [
-            Outcome(text=text, label=to_label(text), probability=p)
-            for text, p in zip(texts, first, strict=True)
-        ]
+        said, _, _ = greedy(self.decoder, context, logits, stops=stops, limit=OPEN_LIMIT)
+        outcomes = []
+        for n, (ids, chances) in enumerate(zip(said.ids, said.chances, strict=True)):
+            text = _last(prompt.tokenizer.decode(ids).strip())
+            steps = _steps(ids, prompt.steps_end[-1])
+            signs = signs_of(log_odds(sum(chances[steps:])), chances[:steps], before[n])
+            chance = first[n] if calibration is None else calibration.chance(signs)
+            outcomes.append(
+                Outcome(text=text, label=to_label(text), probability=chance, signs=signs)
+            )
+        return outcomes
 
 
 def load_engine(model: str | Path, *, cache: bool = False, features: Path | None = None) -> Any:
@@ -354,6 +389,11 @@ def _last(text: str) -> str:
     return text.rsplit(" : ", 1)[-1].lstrip(": ")
 
 
+def _steps(ids: Sequence[int], mark: int) -> int:
+    """How many tokens the steps have, with the mark that ends them."""
+    return max((n + 1 for n, token in enumerate(ids) if token == mark), default=0)
+
+
 def _consumed(reading: Reading, clip: int) -> Consumed:
     keys, tokens = reading.keys, reading.tokens[clip]
     sound, picture = bool(keys.sound_there_BQ[clip].any()), bool(keys.picture_there_BQ[clip].any())
@@ -367,6 +407,8 @@ def _consumed(reading: Reading, clip: int) -> Consumed:
 
 def _cited(questions: Questions, reading: Reading, n: int) -> tuple[Evidence, ...]:
     tokens = reading.tokens[questions.clips[n]]
-    heard = sound_evidence(tokens.sound, questions.sound_weights_BN[n, : tokens.sound.n])
+    pace = reading.paces[questions.clips[n]]
+    weights_N = questions.sound_weights_BN[n, : tokens.sound.n]
+    heard = sound_evidence(tokens.sound, weights_N, pace=pace)
     seen = picture_evidence(tokens.picture, questions.picture_weights_BN[n, : tokens.picture.n])
     return (*heard, *seen)

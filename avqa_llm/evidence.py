@@ -22,18 +22,24 @@ WEAK = 0.5
 """What has less than this share of the strongest place's attention is not cited."""
 
 
-def sound_evidence(tokens: Tokens, weights_N: Tensor, *, most: int = 3) -> list[Evidence]:
-    """The seconds of sound that were looked at most; neighbours are joined."""
+def sound_evidence(
+    tokens: Tokens, weights_N: Tensor, *, most: int = 3, pace: float = 1.0
+) -> list[Evidence]:
+    """The seconds of sound that were looked at most; neighbours are joined.
+
+    `pace`: of the clip's clock (`avqa_llm.clock`); spans are as many times as long.
+    """
     if not weights_N.any():
         return []
-    bins = (tokens.times_N / SPAN_S).long()
+    span_s = SPAN_S * pace
+    bins = (tokens.times_N / span_s).long()
     sums = torch.zeros(int(bins.max()) + 1).index_add_(0, bins, weights_N)
     end = float(tokens.times_N[-1]) + tokens.length_s / 2
     top = sums.topk(min(most, len(sums)))
     chosen = sorted(top.indices[top.values >= WEAK * top.values[0]].tolist())
     spans: list[list[float]] = []
     for second in chosen:
-        start, stop, weight = second * SPAN_S, (second + 1) * SPAN_S, float(sums[second])
+        start, stop, weight = second * span_s, (second + 1) * span_s, float(sums[second])
         if spans and spans[-1][1] == start:
             spans[-1][1] = stop
             spans[-1][2] += weight

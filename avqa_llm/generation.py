@@ -218,16 +218,26 @@ def _left_padded(pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     return batch, there.to(batch.device)
 
 
+@dataclass(frozen=True)
+class Written:
+    """What the rows of a batch wrote."""
+
+    ids: list[list[int]]
+    """Tokens of each row, without the stop."""
+    chances: list[list[float]]
+    """Log-probability of each of them, and of the stop where one came."""
+
+
 def greedy(
     decoder: Decoder, context: Context, logits_BV: Tensor, *, stops: set[int], limit: int
-) -> tuple[list[list[int]], Tensor, Parts]:
+) -> tuple[Written, Tensor, Parts]:
     """Write on greedily until a stop token, which is read too. `context` is used up.
 
     Returns:
-        The tokens of each row without the stop, the logits (B, V) after the stop (after `limit`
-        tokens, where none came), and the contexts there.
+        What each row wrote, the logits (B, V) after the stop (after `limit` tokens, where none
+        came), and the contexts there.
     """
-    written: list[list[int]] = [[] for _ in logits_BV]
+    written = Written([[] for _ in logits_BV], [[] for _ in logits_BV])
     final = logits_BV.clone()
     device = logits_BV.device
     ends = torch.tensor(sorted(stops), dtype=torch.long, device=device)
@@ -238,8 +248,12 @@ def greedy(
     for _ in range(limit):
         tokens, reads = logits_BV.argmax(-1), open_
         open_ = reads & ~torch.isin(tokens, ends)
-        for n, token in zip(here[open_].tolist(), tokens[open_].tolist(), strict=True):
-            written[n].append(token)
+        likely = logits_BV.amax(-1) - logits_BV.logsumexp(-1)
+        rows = (part[reads].tolist() for part in (here, tokens, likely, open_))
+        for n, token, chance, goes_on in zip(*rows, strict=True):
+            written.chances[n].append(chance)
+            if goes_on:
+                written.ids[n].append(token)
         logits_BV = decoder.feed(context, decoder.embed(tokens)[:, None], reads[:, None])[:, -1]
         final[here[reads]] = logits_BV[reads]
         if not open_.any():

@@ -65,6 +65,24 @@ class FeedForward(nn.Module):
         return values_BND + self.down(hidden)
 
 
+class GatedFeedForward(FeedForward):
+    """As many weights, but its hidden features are products (GEGLU; Shazeer 2020, section 2).
+
+    What a clue looks for decides what it takes: "the level of this one instrument, of the 22 that
+    the tokens speak of" is such a product.
+    """
+
+    def __init__(self, width: int, ratio: float) -> None:
+        super().__init__(width, ratio * 2 / 3)
+        self.gate = nn.Linear(width, self.up.out_features)
+
+    def forward(self, values_BND: Tensor) -> Tensor:
+        """Keeps the shape."""
+        normed = self.norm(values_BND)
+        hidden = nn.functional.gelu(self.gate(normed)) * self.up(normed)
+        return values_BND + self.down(hidden)
+
+
 class SelfBlock(nn.Module):
     """Self-attention and feed-forward, pre-norm residuals."""
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from avqa_llm.bridge import Bridge, BridgeConfig, ClipKeys
+from avqa_llm.calibrator import Calibration
 from avqa_llm.connectors import Layout
 from avqa_llm.encoders import PictureConfig, PictureEncoder, SoundConfig, SoundEncoder, Tokens
 from avqa_llm.errors import AVQAError, CheckpointError
@@ -77,10 +78,15 @@ class ModelConfig:
     records: bool = True
     """Whether the model was taught to write an event record before it answers."""
     world: World = field(default_factory=World)
+    calibration: Calibration | None = None
+    """How sure answers really are; None: what they are given their steps."""
 
     def to_json(self) -> dict[str, Any]:
-        """What is written to `avqa.json`."""
-        return {"format": FORMAT, **asdict(self)}
+        """What is written to `avqa.json`; no calibration is left out."""
+        row = {"format": FORMAT, **asdict(self)}
+        if self.calibration is None:
+            del row["calibration"]
+        return row
 
     @classmethod
     def from_json(cls, row: dict[str, Any], path: Path) -> ModelConfig:
@@ -103,6 +109,8 @@ class ModelConfig:
                 values[name] = kind(
                     **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
                 )
+            if values.get("calibration") is not None:
+                values["calibration"] = Calibration(**values["calibration"])
             return cls(**values)
         except (TypeError, AttributeError) as error:
             raise CheckpointError(

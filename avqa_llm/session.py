@@ -67,7 +67,7 @@ def warnings_about(clip: Clip, tokens: ClipTokens, world: World) -> tuple[str, .
         found.append("The sound track is silent.")
     if not clip.has_picture:
         found.append("There was no picture to see: the answer rests on the sound alone.")
-    return (*found, *unlike_world(world, tokens))
+    return (*found, *unlike_world(world, tokens, merges=isinstance(tokens, ClipTokens)))
 
 
 def finished(answer: Answer, warnings: tuple[str, ...], timing: dict[str, float]) -> Answer:

@@ -15,11 +15,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from avqa_llm.clock import pace_of
+
 if TYPE_CHECKING:
     from avqa_llm.model import ClipTokens, World
-
-LONGER = 1.05
-"""How much longer than in training a clip may be before that is said."""
 
 
 def summary(values_ND: Tensor) -> Tensor:
@@ -46,8 +45,11 @@ def measure(clips: Iterable[Tensor], *, quantile: float = 0.999) -> dict[str, li
     }
 
 
-def unlike_world(world: World, tokens: ClipTokens) -> list[str]:
-    """Sentences about how a clip differs from the model's world; empty where it does not."""
+def unlike_world(world: World, tokens: ClipTokens, *, merges: bool = True) -> list[str]:
+    """Sentences about how a clip differs from the model's world; empty where it does not.
+
+    `merges`: whether the engine shows the model long clips faster, as `avqa_llm.clock` does.
+    """
     found = []
     for name, part in (("picture", tokens.picture), ("sound", tokens.sound)):
         if not part.n or f"{name}_mean" not in world.statistics:
@@ -62,9 +64,14 @@ def unlike_world(world: World, tokens: ClipTokens) -> list[str]:
                 f" on (distance {far:.2f}, known up to {float(limit):.2f}): do not rely on the"
                 " answer."
             )
-    if world.longest_s and tokens.seconds > world.longest_s * LONGER:
+    if (pace := pace_of(tokens.seconds, world.longest_s)) > 1:
         found.append(
             f"The clip lasts {tokens.seconds:.1f} s; this model knows clips of up to"
             f" {world.longest_s:g} s."
         )
+        if merges:
+            found[-1] = found[-1][:-1] + (
+                f", so it was shown this one {pace:.2f} times as fast, neighbouring moments merged:"
+                f" times in its record and steps count {pace:.2f} times as long."
+            )
     return found

@@ -25,12 +25,15 @@ def build_parser() -> argparse.ArgumentParser:
     for add in (
         options.add_benchmarks,
         options.add_floor,
+        options.add_sets,
+        options.add_headline,
         options.add_run,
         options.add_merge,
         options.add_score,
         options.add_table,
         options.add_report,
         options.add_evidence,
+        options.add_calibrate,
         options.add_export,
     ):
         add(commands)

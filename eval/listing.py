@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ QUESTIONS = {
     "avqa": "57,335 in all",
     "bandstand": "about 17 a clip",
     "bandstand-r": "about 17 a clip, in up to 25 wordings each",
+    "bandstand-biased": "about 14 a clip",
+    "bandstand-hard": "about 14 a clip of 60 s",
 }
 """As their authors publish them, or as counted in the files."""
 
@@ -125,7 +128,8 @@ def _rest(benchmark: Benchmark, there: set[str], data: Path | None) -> Iterator[
 def _made(benchmark: Benchmark) -> Iterator[str]:
     made = sorted(path.parent for path in sets_folder().glob(f"{benchmark.name}-*/{READY}"))
     # `bandstand-*` names the sets of bandstand-r too.
-    mine = [path for path in made if path.name.count("-") == benchmark.name.count("-") + 2]
+    own = re.compile(rf"{re.escape(benchmark.name)}-\d+(-[\d.]+s)?-seed\d+")
+    mine = [path for path in made if own.fullmatch(path.name)]
     for path in mine:
         yield _line("on disk", str(path))
     yield _line("get it", f"python -m eval run --benchmark {benchmark.name}: made on first use")

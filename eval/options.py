@@ -16,6 +16,8 @@ NAMES = (
     "avqa",
     "bandstand",
     "bandstand-r",
+    "bandstand-biased",
+    "bandstand-hard",
 )
 
 
@@ -73,13 +75,7 @@ def add_run(commands: Subparsers[argparse.ArgumentParser]) -> None:
     what.add_argument(
         "--clips", metavar="N", type=positive, default=40, help="Bandstand: so many clips (40)"
     )
-    new.add_argument(
-        "--workers",
-        metavar="N",
-        type=positive,
-        default=os.cpu_count() or 1,
-        help="processes that answer (default: one a core)",
-    )
+    _workers(new, "processes that answer (default: one a core)")
     new.set_defaults(target="eval.start:run")
 
 
@@ -89,9 +85,10 @@ def _model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
-        metavar="PRESET|DIR|openai:NAME",
+        metavar="PRESET|DIR|openai:NAME|oracle",
         default="tiny",
-        help="a preset, a model directory, or a model behind a server (default: %(default)s)",
+        help="a preset, a model directory, a model behind a server, or on Bandstand the oracle, "
+        "which answers from the truth (default: %(default)s)",
     )
     group.add_argument(
         "--mode",
@@ -170,6 +167,64 @@ def add_merge(commands: Subparsers[argparse.ArgumentParser]) -> None:
     new.set_defaults(target="eval.merge:run")
 
 
+def add_sets(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    new = commands.add_parser(
+        "sets",
+        help="make all sets of Bandstand from one seed, with their hashes",
+        description="Write a folder for each Bandstand set and OUT/manifest.json with the SHA-256 "
+        "of every file. With --check, sets that are there stay as they are and are compared with "
+        "the hashes kept in the repository, and an oracle answers their questions.",
+    )
+    new.add_argument("out", metavar="OUT", type=Path, help="where to write")
+    _seed(new)
+    new.add_argument(
+        "--clips", metavar="N", type=positive, help="of each set (default: as `headline` needs)"
+    )
+    new.add_argument(
+        "--only", metavar="NAME", action="append", help="this set only; may be given several times"
+    )
+    _workers(new, "processes that write clips (default: one a core)")
+    new.add_argument(
+        "--media", action=argparse.BooleanOptionalAction, default=False, help="clips too (no)"
+    )
+    new.add_argument("--check", action="store_true", help="compare, and say what differs")
+    new.set_defaults(target="eval.sets:run")
+
+
+def add_headline(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    new = commands.add_parser(
+        "headline",
+        help="every figure of a model on Bandstand in one table",
+        description="Make the Bandstand sets, let a model answer them: whole, without sound, "
+        "without picture, in all wordings, biased and hard; and write one table. What is "
+        "finished is used again.",
+    )
+    new.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("runs/headline"), help="(%(default)s)"
+    )
+    _seed(new)
+    new.add_argument(
+        "--clips",
+        metavar="N",
+        type=positive,
+        default=200,
+        help="of the balanced set; the others in proportion (%(default)s)",
+    )
+    _model(new)
+    _workers(new, "processes that write clips and answer (default: one a core)")
+    new.set_defaults(target="eval.headline:run")
+
+
+def _seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", metavar="S", type=int, default=61, help="(%(default)s)")
+
+
+def _workers(parser: argparse.ArgumentParser, about: str) -> None:
+    parser.add_argument(
+        "--workers", metavar="N", type=positive, default=os.cpu_count() or 1, help=about
+    )
+
+
 def add_table(commands: Subparsers[argparse.ArgumentParser]) -> None:
     new = commands.add_parser(
         "table",
@@ -225,6 +280,23 @@ def add_evidence(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     new.add_argument("--out", metavar="FILE.json", type=Path)
     new.set_defaults(target="eval.deletion:run")
+
+
+def add_calibrate(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    new = commands.add_parser(
+        "calibrate",
+        help="make a model's probabilities honest, with questions it never learned from",
+        description="Let a model answer validation questions about whole clips, learn from its "
+        "mistakes how sure it may be, and write that (a few numbers) into its avqa.json. The "
+        "answers stay the same. Muted and blanked clips are judged by the same numbers.",
+    )
+    new.add_argument("--model", metavar="PRESET|DIR", required=True)
+    new.add_argument("--annotations", metavar="FILE", type=Path, help="no test questions")
+    new.add_argument("--media", metavar="DIR", type=Path, help="holds VIDEO_ID.mp4 of each clip")
+    new.add_argument("--limit", metavar="N", type=positive, default=300, help="clips (300)")
+    new.add_argument("--dry-run", action="store_true", help="say what it gives, write nothing")
+    new.add_argument("--remove", action="store_true", help="take a calibration out of a model")
+    new.set_defaults(target="eval.calibrate:run")
 
 
 _FIT = "where the blind floor counts answers: a training or validation file"

@@ -14,7 +14,7 @@ import numpy as np
 
 from avqa_llm.labels import NO_ANSWER
 from eval.benchmarks.base import Benchmark, Question, QuestionSet
-from eval.benchmarks.family import BANDSTAND, BANDSTAND_R
+from eval.benchmarks.family import BANDSTANDS
 from eval.bias import bias, confusion, rephrase
 from eval.calibration import calibration, uncalibrated
 from eval.floors import LEVELS, Floor, ordered_types
@@ -75,7 +75,7 @@ def summarise(
     groups, not_computed = masks(names, questions, context)
     blind = _blind(floor, questions)
     # The readers of Bandstand refuse a set without its truth.
-    scenes = benchmark is not None and benchmark.name in (BANDSTAND, BANDSTAND_R)
+    scenes = benchmark is not None and benchmark.name in BANDSTANDS
     return {
         "benchmark": benchmark.name if benchmark else None,
         **_accuracies(samples, questions, groups, blind),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
-from eval.engines.load import SERVER, EngineSpec
+from eval.engines.load import ORACLE, SERVER, EngineSpec
 from eval.job import Job
 from eval.runner import evaluate
 from eval.samples import RESULTS, SAMPLES, RunError
 from eval.tables import run_table
 
-MADE_HERE = ("bandstand", "bandstand-r")
+MADE_HERE = ("bandstand", "bandstand-r", "bandstand-biased", "bandstand-hard")
 SEED = 61
 
 
@@ -21,7 +22,8 @@ def run(args: argparse.Namespace) -> None:
 
     prepare_cpu()
     spec = engine_of(args)
-    results = evaluate(job_of(args, spec), spec.load, workers=1 if spec.served else args.workers)
+    job = job_of(args, spec)
+    results = evaluate(job, asked(spec, job).load, workers=1 if spec.served else args.workers)
     print(run_table(results))
     print(f"\nWritten to {args.out / RESULTS} and {args.out / SAMPLES}")
     print(f"A page to read: python -m eval report {args.out}")
@@ -48,6 +50,26 @@ def engine_of(args: argparse.Namespace) -> EngineSpec:
             "most_tokens": args.most_tokens,
         },
     )
+
+
+def asked(spec: EngineSpec, job: Job) -> EngineSpec:
+    """The engine for a job: an oracle is told where the truth of its clips lies.
+
+    Raises RunError where it cannot know the truth.
+    """
+    if spec.model != ORACLE:
+        return spec
+    if job.benchmark not in MADE_HERE:
+        raise RunError(
+            f"--model {ORACLE} answers from a truth that {job.benchmark} has not: choose one of "
+            f"{', '.join(MADE_HERE)}, or write ./{ORACLE} for a model directory of that name"
+        )
+    if job.probes:
+        raise RunError(
+            f"--model {ORACLE} knows the truth of clips as they are: leave out --probes, which "
+            "change them"
+        )
+    return replace(spec, truth=(job.benchmark, str(job.annotations)))
 
 
 def job_of(args: argparse.Namespace, spec: EngineSpec) -> Job:

@@ -36,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     band.add_argument("--seed", type=int, required=True, help="same seed, same bytes")
     band.add_argument("--split", default="train", help="train, val or test: disjoint (train)")
     band.add_argument("--seconds", type=float, default=10.0, help="length of a clip (10)")
+    band.add_argument("--hard", type=float, default=0.0, help="share of crowded, noisy clips (0)")
     band.add_argument("--bias", type=float, default=0.0, help="0 balanced .. 1 as MUSIC-AVQA v1")
     band.add_argument("--held-out", action="store_true", help="wordings that training never sees")
     band.add_argument(
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 def _bandstand(args: argparse.Namespace) -> int:
     from instruct_data.bandstand.write import SetConfig, write_set
 
-    names = ("clips", "seed", "split", "seconds", "bias", "held_out", "media", "height", "fps")
+    names = "clips seed split seconds hard bias held_out media height fps".split()
     config = SetConfig(**{name: getattr(args, name) for name in names}, workers=args.workers)
     counts = write_set(args.out, config)
     print(f"{counts['clips']} clips with {counts['questions']} questions in {args.out}")

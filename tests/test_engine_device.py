@@ -138,7 +138,7 @@ def test_rows_that_leave_early() -> None:
     torch.manual_seed(5)
     pieces = list(torch.randn(3, 5, here.embed.weight.shape[1]))
     with torch.no_grad():
-        stop = greedy(here, *read(here, pieces), stops=set(), limit=2)[0][0][-1]
+        stop = greedy(here, *read(here, pieces), stops=set(), limit=2)[0].ids[0][-1]
         expected, contexts = written_and_ranked(here, pieces, stop)
         move(llm)
         with Elsewhere():
@@ -152,7 +152,7 @@ def written_and_ranked(decoder: Decoder, pieces: list[Tensor], stop: int) -> tup
     written, logits, parts = greedy(decoder, *read(decoder, pieces), stops={stop}, limit=4)
     answers = [[[3], [4, 5], [6, 7, 8]]] * len(pieces)
     scores = rank(decoder, Parts.of(parts.whole()), logits, answers)
-    return (written, scores.tolist()), len(parts.contexts)
+    return (written.ids, scores.tolist()), len(parts.contexts)
 
 
 def test_the_stand_in_minds_devices() -> None:

@@ -55,7 +55,7 @@ def prompts(llm: Any) -> list[Tensor]:
 
 
 def written(decoder: Decoder, pieces: list[Tensor], limit: int = 12) -> list[list[int]]:
-    return greedy(decoder, *read(decoder, pieces), stops=NEVER, limit=limit)[0]
+    return greedy(decoder, *read(decoder, pieces), stops=NEVER, limit=limit)[0].ids
 
 
 def ranked(decoder: Decoder, pieces: list[Tensor], answers: list[list[list[int]]]) -> Tensor:
@@ -108,13 +108,16 @@ def test_rows_stop_by_themselves_and_the_others_go_on(
     context, logits = read(decoder, [piece[:-1] for piece in prompts])
     context = context.branch(torch.arange(3)) if branched else context
     context, logits = read(decoder, [piece[-1:] for piece in prompts], context)
-    rows, final, parts = greedy(decoder, context, logits, stops={stop}, limit=12)
+    wrote, final, parts = greedy(decoder, context, logits, stops={stop}, limit=12)
+    rows, chances = wrote.ids, wrote.chances
     assert (len(parts.contexts) > 1) == (shrink > 0)
     _, later = read(decoder, [piece[:2] for piece in prompts], parts.whole())
     for n, (row, full, piece) in enumerate(zip(rows, alone, prompts, strict=True)):
         cut = full.index(stop) if stop in full else len(full)
         assert row == full[:cut]
         said = torch.tensor(full[: cut + 1])
+        assert sum(chances[n]) == pytest.approx(likelihood(llm, piece, said.tolist()), abs=1e-3)
+        assert len(chances[n]) == len(said), "the stop counts too"
         whole = torch.cat([piece, llm.get_input_embeddings()(said), piece[:2]])
         expected = llm(inputs_embeds=whole[None]).logits[0]
         torch.testing.assert_close(final[n], expected[-3], **CLOSE)
@@ -248,7 +251,7 @@ def test_rank_after_rows_have_stopped(llm: Any, decoder: Decoder, prompts: list[
     stop = written(decoder, prompts[:1])[0][2]
     steps, logits, parts = greedy(decoder, context, logits, stops={stop}, limit=12)
     scores = rank(decoder, parts, logits, [ANSWERS] * 3)
-    for n, (piece, said) in enumerate(zip(prompts, steps, strict=True)):
+    for n, (piece, said) in enumerate(zip(prompts, steps.ids, strict=True)):
         ended = [*said, stop] if len(said) < 12 else said
         words = llm.get_input_embeddings()(torch.tensor(ended))
         for a in (1, 4):

@@ -58,6 +58,9 @@ class ConnectConfig:
     """Share of the questions' words that are left out."""
     missing: float = 0.15
     """Share of clips from which one modality is taken away: modality dropout."""
+    tokens: float = 1.0
+    """Weight of the loss on the words of records and answers. 0: the language model is not run,
+    and the bridge learns from the terms below alone, several times as fast."""
     grounding: float = 0.1
     """Weight of the term that draws the clues' attention to where the answer lies."""
     naming: float = 0.0
@@ -80,6 +83,11 @@ class ConnectConfig:
     """Tokens that a packed clip is padded to; 0: as many as the batch needs."""
 
     def __post_init__(self) -> None:
+        if not self.tokens and (self.train_lora or self.debias or self.questions):
+            raise RecipeError(
+                "tokens 0: the language model is not run, so there is nothing to learn for"
+                " train_lora, questions and debias: set them to false, 0 and null"
+            )
         if self.debias and (self.length or not self.questions):
             raise RecipeError("debias: needs questions, and length 0 (candidates differ in number)")
         if self.debias and self.debias.opm and self.loop.workers:
@@ -201,9 +209,11 @@ def connect_losses(
             trunk, model.head, batch.packed, batch.candidates, embeds
         )
         terms = extras.debias.losses(fused_NK, gold_N, found)
-    else:
+    elif config.tokens:
         tokens, terms = packed_loss(trunk, model.head, batch.packed, embeds), {}
-    losses = {"loss": tokens * batch.weight, "tokens": tokens}
+    else:
+        tokens, terms = embeds.new_zeros(()), {}
+    losses = {"loss": config.tokens * tokens * batch.weight, "tokens": tokens}
     has_clues = model.config.bridge.clues > 0
     if config.grounding and config.questions and has_clues:
         losses["grounding"] = grounding_loss(clues, batch)

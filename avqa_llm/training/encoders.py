@@ -44,6 +44,8 @@ class EncodersConfig:
     sound: LoopConfig
     hidden: int = 160
     layers: int = 4
+    sound_layers: int = 0
+    """Of the sound encoder, where it has other ones; 0: as `layers`."""
     heads: int = 5
     intermediate: int = 480
     compile: bool = False
@@ -62,7 +64,7 @@ class PictureTagger(nn.Module):
 
     def __init__(self, config: EncodersConfig) -> None:
         super().__init__()
-        self.picture = PictureEncoder(PICTURE, _vit(config, PICTURE_SHAPE))
+        self.picture = PictureEncoder(PICTURE, _vit(config, config.layers, PICTURE_SHAPE))
         self.picture.requires_grad_(True)
         self.kinds = nn.Linear(config.hidden, N_KINDS)
         self.moving = nn.Linear(config.hidden, 1)
@@ -74,19 +76,20 @@ class SoundTagger(nn.Module):
 
     def __init__(self, config: EncodersConfig) -> None:
         super().__init__()
-        self.sound = SoundEncoder(SOUND, _vit(config, SOUND_SHAPE))
+        layers = config.sound_layers or config.layers
+        self.sound = SoundEncoder(SOUND, _vit(config, layers, SOUND_SHAPE))
         self.sound.requires_grad_(True)
         self.active = nn.Linear(config.hidden, N_KINDS + 1)
         self.several = nn.Linear(config.hidden, N_KINDS)
         self.facts = nn.Linear(config.hidden, 3 * N_KINDS)
 
 
-def _vit(config: EncodersConfig, shape: dict[str, Any]) -> nn.Module:
+def _vit(config: EncodersConfig, layers: int, shape: dict[str, Any]) -> nn.Module:
     from transformers import ViTConfig, ViTModel
 
     sizes = ViTConfig(
         hidden_size=config.hidden,
-        num_hidden_layers=config.layers,
+        num_hidden_layers=layers,
         num_attention_heads=config.heads,
         intermediate_size=config.intermediate,
         hidden_dropout_prob=0.0,
@@ -127,8 +130,18 @@ class PictureData:
         return out | {key: torch.from_numpy(value) for key, value in targets.items()}
 
 
+MIXED, MOST_HEARD = 0.35, 6
+"""Share of clips to which another one is added, and players that may then be heard."""
+EQUALISED, SHIFTED = 0.5, 0.3
+"""Shares of clips whose spectrum is bent, and moved by one mel band."""
+
+
 class SoundData:
-    """Spectrograms of a Bandstand set, in memory; sides exchanged, louder or softer at random."""
+    """Spectrograms of a Bandstand set, in memory, made into new ones at random.
+
+    Sides exchanged, louder or softer, two clips at once, another room, another register: an
+    encoder that hears each clip as it is learns the notes of its instruments by heart.
+    """
 
     def __init__(self, folder: Path) -> None:
         from tqdm import tqdm
@@ -142,8 +155,27 @@ class SoundData:
 
     def batch(self, indices: list[int], rng: np.random.Generator) -> dict[str, Tensor]:
         """Whole clips."""
-        rows = [self._clip(i, rng) for i in indices]
+        rows = [self._changed(i, rng) for i in indices]
         return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+    def _changed(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
+        row = self._clip(index, rng)
+        if rng.random() < MIXED:
+            other = int(rng.integers(len(self)))
+            if self._heard(index) + self._heard(other) <= MOST_HEARD:
+                row = mixed(row, self._clip(other, rng))
+        mel_CMF = row["mel"]
+        if rng.random() < EQUALISED:
+            band = torch.linspace(0, np.pi, mel_CMF.shape[1])
+            for k in (1, 2, 3):
+                wave_M = torch.cos(k * band + rng.uniform(0, 6)) * rng.normal(0, 1.2)
+                mel_CMF = mel_CMF + wave_M[:, None] / 40
+        if rng.random() < SHIFTED:
+            mel_CMF = mel_CMF.roll(int(rng.choice([-1, 1])), 1)
+        return {**row, "mel": mel_CMF}
+
+    def _heard(self, index: int) -> int:
+        return sum(player["start_s"] is not None for player in self.truth[index]["players"])
 
     def _clip(self, index: int, rng: np.random.Generator) -> dict[str, Tensor]:
         scene, mel, gain_db = self.truth[index], self.mel_NCMF[index].float(), rng.uniform(-3, 3)
@@ -153,6 +185,18 @@ class SoundData:
         targets["level"] += gain_db / 9
         out = {"mel": mel + gain_db / 40}  # log10 of power over 4: see log_mel
         return out | {key: torch.from_numpy(value) for key, value in targets.items()}
+
+
+def mixed(one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Two clips at once: powers add up (phases are chance), and so do the players of a kind."""
+    powers = (10 ** (4 * row["mel"] - 5) for row in (one, other))  # see log_mel
+    active = one["active"] + other["active"]
+    alone = active[:, :-1] == 1
+    facts = {}
+    for name in ("level", "rate", "pan"):
+        either = torch.where(one[name].isnan(), other[name], one[name])
+        facts[name] = torch.where(alone, either, torch.nan)
+    return {"mel": (torch.log10(sum(powers)) + 5) / 4, "active": active, **facts}  # type: ignore[arg-type]
 
 
 def mirrored(scene: dict[str, Any]) -> dict[str, Any]:
@@ -233,5 +277,5 @@ def sound_losses(tagger: SoundTagger, hear: Any, batch: dict[str, Tensor]) -> di
         losses[name] = functional.smooth_l1_loss(
             facts[:, :, n][known], batch[name][known], beta=0.2
         )
-    loss = 20 * active + 5 * several + losses["level"] + losses["rate"] + losses["pan"]
+    loss = 20 * active + 5 * several + 2.5 * (losses["level"] + losses["rate"]) + losses["pan"]
     return {"loss": loss, **losses}

@@ -39,7 +39,10 @@ def write_model(
     is shipped is what the figures are measured on.
     """
     config = model.config
-    model.config = dataclasses.replace(config, world=_world(model, features, world))
+    # Calibrated were the answers of the weights that training began with.
+    model.config = dataclasses.replace(
+        config, world=_world(model, features, world), calibration=None
+    )
     aside = out.with_name(f"{out.name}.writing")
     shutil.rmtree(aside, ignore_errors=True)
     model.save_pretrained(aside)

@@ -32,6 +32,8 @@ class BandstandSet:
     seed: int
     arrays: bool = True
     """Render the clips; otherwise their texts only."""
+    hard: float = 0.0
+    """Share of crowded, noisy clips."""
     bias: float = 0.0
     """0: answers as balanced as can be; 1: as one-sided as those of MUSIC-AVQA v1."""
 

@@ -148,7 +148,7 @@ def make_set(wanted: BandstandSet, data: Path) -> None:
     """
     command = [sys.executable, "-m", "instruct_data", "bandstand", str(data / wanted.name)]
     command += ["--clips", str(wanted.clips), "--seed", str(wanted.seed)]
-    command += ["--bias", str(wanted.bias)]
+    command += ["--hard", str(wanted.hard), "--bias", str(wanted.bias)]
     command += ["--media", "arrays"] if wanted.arrays else []
     if subprocess.run(command, check=False).returncode:
         raise AVQAError(

@@ -10,6 +10,8 @@ from avqa_llm.errors import AnnotationError, AVQAError
 from eval.benchmarks import (
     avqa,
     bandstand,
+    bandstand_biased,
+    bandstand_hard,
     bandstand_r,
     fortisavqa,
     music_avqa,
@@ -30,6 +32,8 @@ BENCHMARKS: dict[str, Benchmark] = {
         avqa,
         bandstand,
         bandstand_r,
+        bandstand_biased,
+        bandstand_hard,
     )
 }
 REWORDINGS = ("music-avqa-r", "fortisavqa")

@@ -19,6 +19,8 @@ from avqa_llm.folders import user_cache
 from eval.benchmarks.base import Benchmark, Question, QuestionSet
 from eval.benchmarks.family import (
     BANDSTAND,
+    BANDSTAND_BIASED,
+    BANDSTAND_HARD,
     BANDSTAND_R,
     OVERLAP,
     PRIOR,
@@ -37,14 +39,14 @@ if TYPE_CHECKING:
 TRUTH, PLAIN, REWORDED = "truth.json", "avqa.json", "avqa-reworded.json"
 
 
-def read(path: Path) -> QuestionSet:
+def read(path: Path, name: str = BANDSTAND) -> QuestionSet:
     """Read `avqa.json` or `avqa-reworded.json` of a set; the folder stands for the first.
 
     Raises:
         AnnotationError: a row is faulty, or the files beside are missing or of another set.
     """
     file = path / PLAIN if path.is_dir() else path
-    asked = to_set(BANDSTAND, read_file(file, BANDSTAND))
+    asked = to_set(name, read_file(file, name))
     return with_slots(with_scenes(asked, file.parent), file.parent)
 
 
@@ -120,6 +122,27 @@ TIMES = 25
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What tells a set of the family from the others."""
+
+    clips: int
+    """So many make the set that `python -m eval sets` writes."""
+    seconds: float = SECONDS
+    hard: float = 0.0
+    bias: float = 0.0
+
+
+KINDS = {
+    BANDSTAND: Kind(clips=200),
+    BANDSTAND_R: Kind(clips=60),
+    BANDSTAND_BIASED: Kind(clips=200, bias=1.0),
+    BANDSTAND_HARD: Kind(clips=24, seconds=60.0, hard=1.0),
+}
+"""The sets that can be made. Those of one seed and length show the same clips, as far as they go:
+what differs is what is asked."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """A set that is there."""
 
@@ -134,9 +157,9 @@ def sets_folder() -> Path:
 
 
 def prepare(
-    name: str, *, clips: int, seed: int, seconds: float = SECONDS, fps: float = FPS
+    name: str, *, clips: int, seed: int, seconds: float | None = None, fps: float = FPS
 ) -> Prepared:
-    """Make a set of `bandstand` or `bandstand-r` once, in the user's cache folder.
+    """Make a set of `KINDS` once, in the user's cache folder; `seconds` None: as long as its kind.
 
     Clips are of the split `test`, rendered by all cores at hand; the scenes of `fit` are of
     `train` and of another seed. A set that was stopped goes on; one that is there is used.
@@ -144,45 +167,68 @@ def prepare(
     Raises:
         AVQAError: the name or a number cannot be, or the folder cannot be written.
     """
-    if name not in (BANDSTAND, BANDSTAND_R):
+    if name not in KINDS:
         raise AVQAError(f"{name} is not made but fetched: python -m instruct_data get {name}")
-    tested, fitted = _configs(clips, seed, seconds, fps)
-    length = "" if seconds == SECONDS else f"-{seconds:g}s"
+    tested, fitted = configs(
+        name, clips=clips, seed=seed, workers=min(clips, _cores()), seconds=seconds, fps=fps
+    )
+    length = "" if tested.seconds == KINDS[name].seconds else f"-{tested.seconds:g}s"
     folder = sets_folder() / f"{name}-{clips}{length}-seed{seed}"
-    made_of = _made_of(tested, fitted)
+    wanted = made_of(tested, fitted)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
-            if not (folder / READY).is_file() or read_json(folder / READY) != made_of:
-                _make(name, folder, tested, fitted)
-                write_json(folder / READY, made_of)
+            if not (folder / READY).is_file() or read_json(folder / READY) != wanted:
+                if (folder / READY).exists():  # of other settings: an older version made it
+                    _empty(folder)
+                write(name, folder, tested, fitted)
+                write_json(folder / READY, wanted)
     except OSError as error:
         raise AVQAError(
             f"cannot write to {folder}: {error.strerror}; set AVQA_CACHE to another folder"
         ) from error
+    return prepared(name, folder)
+
+
+def prepared(name: str, folder: Path) -> Prepared:
+    """What to name of a set in this folder."""
     asked = folder if name == BANDSTAND_R else folder / REWORDED
     return Prepared(annotations=asked, media=folder / "videos", fit=folder / FIT / PLAIN)
 
 
-def _configs(clips: int, seed: int, seconds: float, fps: float) -> tuple[SetConfig, SetConfig]:
-    """Of the test set and of the set to fit on."""
+def configs(
+    name: str,
+    *,
+    clips: int,
+    seed: int,
+    workers: int = 1,
+    media: str = "mp4",
+    seconds: float | None = None,
+    fps: float = FPS,
+) -> tuple[SetConfig, SetConfig]:
+    """Of the test set and of the set to fit on: as long, as hard, as biased, of another seed."""
     from instruct_data.bandstand.write import SetConfig
 
+    kind = KINDS[name]
+    seconds = kind.seconds if seconds is None else seconds
     tested = SetConfig(
         clips=clips,
         seed=seed,
         split="test",
         held_out=True,
-        media="mp4",
+        media=media,
         seconds=seconds,
+        hard=kind.hard,
+        bias=kind.bias,
         height=HEIGHT,
         fps=fps,
-        workers=min(clips, _cores()),
+        workers=workers,
     )
-    return tested, SetConfig(clips=FIT_CLIPS, seed=seed + 1, split="train")
+    fitted = replace(tested, clips=FIT_CLIPS, seed=seed + 1, split="train", media="none", workers=1)
+    return tested, replace(fitted, held_out=False)
 
 
-def _made_of(*configs: SetConfig) -> dict[str, Any]:
+def made_of(*configs: SetConfig) -> dict[str, Any]:
     """What a set's files depend on; how many processes wrote them is not among it."""
     from dataclasses import asdict
 
@@ -190,18 +236,22 @@ def _made_of(*configs: SetConfig) -> dict[str, Any]:
     return {"test": test, "fit": fit, "times": TIMES}
 
 
-def _make(name: str, folder: Path, tested: SetConfig, fitted: SetConfig) -> None:
+def write(name: str, folder: Path, tested: SetConfig, fitted: SetConfig | None) -> None:
+    """Write a set of `KINDS`, and what to fit on unless that is None. Clips that are there stay."""
     from instruct_data.bandstand.write import write_set
     from instruct_data.rephrase_set import read_questions, write_reworded
 
-    if (folder / READY).exists():  # of other settings: an older version made it
-        for path in folder.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    write_set(folder / FIT, fitted)
+    if fitted is not None:
+        write_set(folder / FIT, fitted)
     write_set(folder, tested)
     if name == BANDSTAND_R:
         rows = read_questions(folder / PLAIN)
         write_reworded(folder, rows, times=TIMES, seed=tested.seed, training=True)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _cores() -> int:

@@ -28,6 +28,8 @@ from instruct_data.templates import TEMPLATES
 
 V1, V2, R, FORTIS = "music-avqa", "music-avqa-v2", "music-avqa-r", "fortisavqa"
 BANDSTAND, BANDSTAND_R = "bandstand", "bandstand-r"
+BANDSTAND_BIASED, BANDSTAND_HARD = "bandstand-biased", "bandstand-hard"
+BANDSTANDS = (BANDSTAND, BANDSTAND_R, BANDSTAND_BIASED, BANDSTAND_HARD)
 
 SCENES = ("Audio", "Visual", "Audio-Visual")
 SUBSETS = ("head", "tail")
@@ -39,7 +41,7 @@ WORDINGS = ("held-out wordings", "training wordings")
 # Put together from two videos, by sound or by picture; real clips have eight digits, or in v2
 # the id of a YouTube video.
 _SYNTHETIC = re.compile(r"(?:va|sa|vv|esa|eva|evv)\d{8}")
-_OF_BANDSTAND = re.compile(r"(?:train|val|test)\d+_\d{6}")
+_OF_BANDSTAND = re.compile(r"(?:train|val|test)\d+h?_\d{6}")
 
 
 def is_synthetic(video_id: str) -> bool:

@@ -12,6 +12,8 @@ from eval.engines import Engine
 from eval.samples import RunError
 
 SERVER = "openai:"
+ORACLE = "oracle"
+"""Answers from the truth of a Bandstand set (`eval.engines.oracle`)."""
 MODES = ("rank", "generate")
 ENDS = 1 << 24
 """Bytes at either end of a file that its fingerprint reads."""
@@ -22,13 +24,15 @@ class EngineSpec:
     """An engine that is yet to be made; it travels to worker processes."""
 
     model: str
-    """A preset, a model directory, or `openai:NAME` for a model behind a server."""
+    """A preset, a model directory, `openai:NAME` for a model behind a server, or `oracle`."""
     mode: str = "rank"
     features: str | None = None
     """A folder of `avqa features`, from which a model here takes what its encoders would give."""
     base_url: str | None = None
     server: Mapping[str, Any] = field(default_factory=dict)
     """How it is asked: the keywords of `eval.engines.openai.OpenAI.connect`."""
+    truth: tuple[str, str] | None = None
+    """The benchmark and the question file that an oracle answers."""
 
     @property
     def served(self) -> bool:
@@ -45,6 +49,9 @@ class EngineSpec:
         """
         if self.served:
             return ""
+        if self.model == ORACLE:
+            rules = Path(__file__).with_name("oracle.py")
+            return hashlib.sha256(rules.read_bytes()).hexdigest()[:16]
         from avqa_llm.presets import find_model
 
         folder, digest = find_model(self.model), hashlib.sha256()
@@ -68,9 +75,13 @@ class EngineSpec:
         """Make the engine.
 
         Raises:
-            RunError: a server without an address, or one that is asked to rank.
+            RunError: a server without an address, or one that is asked to rank; an oracle
+                without questions.
+            AnnotationError: of the oracle's question file.
             CheckpointError: there is no such model, or the features are of other encoders.
         """
+        if self.model == ORACLE:
+            return self._oracle()
         if not self.served:
             from eval.engines.local import Local
 
@@ -85,6 +96,15 @@ class EngineSpec:
 
         name = self.model.removeprefix(SERVER)
         return OpenAI.connect(name, base_url=self.base_url, **self.server)
+
+    def _oracle(self) -> Engine:
+        from eval.benchmarks import read_benchmark
+        from eval.engines.oracle import Oracle
+
+        if self.truth is None:
+            raise RunError(f"{self.model} answers the questions of `python -m eval run` only")
+        benchmark, annotations = self.truth
+        return Oracle(read_benchmark(benchmark, Path(annotations)))
 
 
 def _said_of(features: str) -> bytes:

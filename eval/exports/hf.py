@@ -17,6 +17,7 @@ from typing import Any
 from eval.benchmarks import BENCHMARKS
 from eval.benchmarks.base import QuestionSet
 from eval.exports.rows import FEATURES, TEST, Rows, files_below, rows_of, whole_folder, write_rows
+from eval.benchmarks.family import BANDSTANDS
 from eval.samples import RunError
 from instruct_data.places import CATALOGUE
 
@@ -28,7 +29,7 @@ NEVER = {
     "for them, so nobody may pass them on. Get them from the authors.",
 }
 """Why a benchmark is never to be passed on."""
-_HUB_LICENCES = {"music-avqa-v2": "gpl-3.0", "bandstand": "apache-2.0", "bandstand-r": "apache-2.0"}
+_HUB_LICENCES = {"music-avqa-v2": "gpl-3.0", **dict.fromkeys(BANDSTANDS, "apache-2.0")}
 """As the hub spells them; what is not here is `other`: stated in several ways, or not at all."""
 
 

@@ -139,6 +139,26 @@ def _starts_apart(players: Sequence[Player]) -> list[Player]:
     return order
 
 
+def _listed(scene: Scene, *words: Word) -> str:
+    """Steps: everybody who is heard, as the record has them. What is to be put in order, or to be
+    the most of something, is written down first; without that it is hardly ever learned."""
+    return _copied(scene.heard, *words)
+
+
+def _found(player: Player, word: Word) -> str:
+    """Steps: a value and whose it is. The value comes first: to find the least or greatest of
+    what is listed, then who has it, is two easy steps; to name its owner at once is a hard one."""
+    return f"{word(player)} {_copied((player,))}"
+
+
+def _in_order(players: Sequence[Player]) -> str:
+    """Steps: players in the order in which they start, each with its number."""
+    return " ".join(
+        f"{word} {_found(player, start_word)}"
+        for word, player in zip(ORDER, players, strict=False)
+    )
+
+
 def _first_last(scene: Scene) -> Iterator[tuple[str, Player]]:
     """(`first`, player) and (`last`, player) where nobody else starts near it and it is seen."""
     order = sorted(scene.heard, key=lambda p: p.start_s or 0.0)
@@ -286,7 +306,8 @@ def _count_sounding_types(scene: Scene) -> Iterator[Candidate]:
 
 def _count_seen_types(scene: Scene) -> Iterator[Candidate]:
     names = _names(scene.seen)
-    yield _make(scene, (), NUMBERS[len(names)], " ".join(names), scene.seen)
+    steps = " ".join([_copied(scene.seen), *names])
+    yield _make(scene, (), NUMBERS[len(names)], steps, scene.seen)
 
 
 def _count_seen(scene: Scene) -> Iterator[Candidate]:
@@ -307,7 +328,7 @@ def _count_silent(scene: Scene) -> Iterator[Candidate]:
     if any(p.audible and p.length_s < scene.seconds for p in scene.seen):
         return
     silent = [p for p in scene.seen if not p.audible]
-    steps = " ".join(p.instrument for p in silent)
+    steps = " ".join([_copied(scene.seen, _start_or_silent), *(p.instrument for p in silent)])
     yield _make(scene, (), NUMBERS[len(silent)], steps, silent)
 
 
@@ -348,7 +369,7 @@ def _loudest_where(scene: Scene) -> Iterator[Candidate]:
         return
     for word, player, rival in (("loudest", order[-1], order[-2]), ("lowest", order[0], order[1])):
         if _louder(player, rival) is not None:
-            steps = _copied((player,), level_word)
+            steps = f"{_listed(scene, level_word)} {_found(player, level_word)}"
             yield _make(scene, (word,), player.side, steps, (player,))
 
 
@@ -359,7 +380,8 @@ def _same_time(scene: Scene) -> Iterator[Candidate]:
         clear = all(seconds >= LONGER_S or seconds == 0 for seconds, _ in overlaps)
         if len(together) == 1 and clear:
             other = together[0]
-            steps = _copied((player, other), start_word, end_word)
+            spans = _listed(scene, start_word, end_word)
+            steps = f"{spans} {_copied((player, other), start_word, end_word)}"
             yield _make(scene, (player.instrument,), other.instrument, steps, (player, other))
 
 
@@ -372,7 +394,7 @@ def _first_from_side(scene: Scene) -> Iterator[Candidate]:
     for word, player in _first_last(scene):
         for side in ("left", "middle", "right"):
             if _alone_at(scene, side) is not None:
-                steps = _copied((player,), start_word)
+                steps = f"{_listed(scene, start_word)} {_found(player, start_word)}"
                 slots = (word, side)
                 yield _make(scene, slots, _yes(player.side == side), steps, (player,))
 
@@ -382,7 +404,7 @@ def _beside_first(scene: Scene) -> Iterator[Candidate]:
         at = scene.seen.index(player)
         for side, others in (("left", scene.seen[:at]), ("right", scene.seen[at + 1 :])):
             if len(others) == 1:
-                steps = _copied((player,), start_word)
+                steps = f"{_listed(scene, start_word)} {_found(player, start_word)}"
                 about = (player, others[0])
                 yield _make(scene, (side, word), others[0].instrument, steps, about)
 
@@ -395,13 +417,13 @@ def _comes_in(scene: Scene) -> Iterator[Candidate]:
     if len(order) < 2:
         return
     for n, (word, player) in enumerate(zip(ORDER, order, strict=False), start=1):
-        steps = _copied(order[:n], start_word)
+        steps = f"{_listed(scene, start_word)} {_in_order(order[:n])}"
         yield _make(scene, (word,), player.instrument, steps, order[:n])
 
 
 def _first_where(scene: Scene) -> Iterator[Candidate]:
     for word, player in _first_last(scene):
-        steps = _copied((player,), start_word)
+        steps = f"{_listed(scene, start_word)} {_found(player, start_word)}"
         yield _make(scene, (word,), player.side, steps, (player,))
 
 
@@ -430,7 +452,7 @@ def _before_after(scene: Scene) -> Iterator[Candidate]:
         for word, others in (("before", order[:at]), ("after", order[at + 1 :])):
             if len(others) == 1:
                 other = others[0]
-                steps = _copied((player, other), start_word)
+                steps = f"{_listed(scene, start_word)} {_in_order(order)}"
                 slots = (word, player.instrument)
                 yield _make(scene, slots, other.instrument, steps, (player, other))
 

@@ -63,6 +63,36 @@ STANDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class Crowd:
+    """How likely it is that many things happen at once."""
+
+    sizes: tuple[float, ...]
+    """Chances of one to five players on the picture."""
+    same: float
+    """Chance of several players of one instrument."""
+    off_screen: float
+    most_beside_off: int
+    """Players on the picture up to which a sound may come from off-screen."""
+    noise_db: tuple[float, float]
+
+
+PLAIN = Crowd(
+    sizes=(0.2, 0.32, 0.3, 0.1, 0.08),
+    same=0.3,
+    off_screen=0.25,
+    most_beside_off=3,
+    noise_db=(-62.0, -48.0),
+)
+CROWDED = Crowd(
+    sizes=(0.0, 0.05, 0.1, 0.2, 0.65),
+    same=0.6,
+    off_screen=0.5,
+    most_beside_off=5,
+    noise_db=(-48.0, -38.0),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Player:
     """One instrument. `x` is None for a sound from off-screen, `start_s` for a silent player."""
 
@@ -158,12 +188,13 @@ class Scene:
 
 
 def sample_scene(
-    seed: int, index: int = 0, *, split: str = "train", seconds: float = 10.0
+    seed: int, index: int = 0, *, split: str = "train", seconds: float = 10.0, hard: bool = False
 ) -> Scene:
     """Draw clip number `index` of the set with this seed; the same on every machine.
 
     Splits are disjoint by construction: they seed different generators and draw their
-    notes from different banks (`BANKS`).
+    notes from different banks (`BANKS`). A `hard` scene is crowded and noisy: mostly five players,
+    often several of one instrument, often a sound from off-screen, and loud noise (`CROWDED`).
 
     Raises:
         ValueError: a split that does not exist or a length outside 6 to 600 seconds.
@@ -172,26 +203,28 @@ def sample_scene(
         raise ValueError(f"split {split!r} does not exist: choose one of {', '.join(BANKS)}")
     if not 6.0 <= seconds <= 600.0:
         raise ValueError(f"a scene of {seconds} s is outside 6 to 600 s")
-    entropy = [list(BANKS).index(split), seed, index, round(seconds * 10)]
+    entropy = [list(BANKS).index(split), seed, index, round(seconds * 10)] + [1] * hard
     rng = np.random.default_rng(np.random.SeedSequence(entropy))
     return Scene(
-        video_id=f"{split}{seed}_{index:06d}",
+        video_id=f"{split}{seed}{'h' * hard}_{index:06d}",
         split=split,
         seed=seed,
         index=index,
         seconds=seconds,
-        players=_players(rng, split, seconds),
+        players=_players(rng, CROWDED if hard else PLAIN, split, seconds),
         place=PLACES[int(rng.integers(2))],
         voiceover=_voiceover(rng, seconds),
-        noise_db=round(float(rng.uniform(-62, -48)), 1),
+        noise_db=round(float(rng.uniform(*(CROWDED if hard else PLAIN).noise_db)), 1),
         shake=round(float(rng.choice([0.0, 0.004, 0.012])), 3),
         clutter=int(rng.integers(0, 5)),
         look=int(rng.integers(2**31)),
     )
 
 
-def _players(rng: np.random.Generator, split: str, seconds: float) -> tuple[Player, ...]:
-    kinds, stands, sounding = _cast(rng)
+def _players(
+    rng: np.random.Generator, crowd: Crowd, split: str, seconds: float
+) -> tuple[Player, ...]:
+    kinds, stands, sounding = _cast(rng, crowd)
     spans = _timing(rng, [k for k, s in zip(kinds, sounding, strict=True) if s], seconds)
     levels = _grid(rng, LEVELS_DB, len(spans), jitter=0.2)
     rates = _grid(rng, RATES_HZ, len(spans), jitter=0.0)
@@ -227,26 +260,28 @@ def _silent_player(rng: np.random.Generator, kind: str, x: float | None, split: 
     )
 
 
-def _cast(rng: np.random.Generator) -> tuple[list[str], list[float | None], list[bool]]:
+def _cast(
+    rng: np.random.Generator, crowd: Crowd
+) -> tuple[list[str], list[float | None], list[bool]]:
     """Who is there, where it stands (None: off-screen) and whether it plays."""
-    n = int(rng.choice([1, 2, 3, 4, 5], p=[0.2, 0.32, 0.3, 0.1, 0.08]))
+    n = int(rng.choice([1, 2, 3, 4, 5], p=crowd.sizes))
     if n == 1:
         centres = [float(rng.choice([0.22, 0.5, 0.78], p=[0.3, 0.4, 0.3]))]
     else:
         centres = list(STANDS[n])
     stands: list[float | None] = [c + float(rng.uniform(-0.025, 0.025)) for c in centres]
     kinds = [str(k) for k in rng.choice(INSTRUMENTS, n, replace=False)]
-    if n >= 2 and rng.random() < 0.3:  # several players of one instrument
+    if n >= 2 and rng.random() < crowd.same:  # several players of one instrument
         same = rng.choice(n, size=2 if n < 4 or rng.random() < 0.6 else 3, replace=False)
         for i in same:
             kinds[i] = kinds[same[0]]
     sounding = [bool(b) for b in rng.random(n) < 0.78]
-    if n <= 3 and rng.random() < 0.25:
+    if n <= crowd.most_beside_off and rng.random() < crowd.off_screen:
         # Sounds from off-screen, of instruments that are not on the picture.
-        if rng.random() < 0.5:
+        if n <= 3 and rng.random() < 0.5:
             sounding = [False] * n
         extra = [k for k in INSTRUMENTS if k not in kinds]
-        for kind in rng.choice(extra, int(rng.integers(1, 3)), replace=False):
+        for kind in rng.choice(extra, int(rng.integers(1, 3)) if n <= 3 else 1, replace=False):
             kinds.append(str(kind))
             stands.append(None)
             sounding.append(True)

@@ -17,12 +17,13 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import sosfilt
 
-from instruct_data.bandstand.scene import N_BANKS, Player, Scene, Voiceover
+from instruct_data.bandstand.scene import BANKS, N_BANKS, Player, Scene, Voiceover
 from instruct_data.bandstand.timbres import TIMBRES, synthesise_bank, synthesise_syllables
 
 Sound = npt.NDArray[np.float32]
 Notes = tuple[npt.NDArray[np.int16], ...]
 
+TRAIN_TIMES = 4
 N_VOICES = 64
 """Different narrators."""
 _NOTES = 8
@@ -36,12 +37,16 @@ _WINDOW_HOPS = 40
 
 
 def bank_index(timbre: int) -> int:
-    """Which of the `N_BANKS` note banks of its instrument a player with this seed uses.
+    """Which note bank of its instrument a player with this seed uses.
 
     A bank is one instrument of its kind: its pitches, spectrum and envelope. Splits that draw
-    their seeds from different banks (`scene.BANKS`) have no note in common.
+    their seeds from different banks (`scene.BANKS`) have no note in common. There are
+    `TRAIN_TIMES` as many to train on: with few, an encoder learns these by heart.
     """
-    return timbre % N_BANKS
+    bank = timbre % N_BANKS
+    if bank in range(*BANKS["train"]):
+        bank += timbre // N_BANKS % TRAIN_TIMES * N_BANKS
+    return bank
 
 
 def render_sound(scene: Scene, *, rate_hz: int = 16000) -> Sound:
@@ -107,7 +112,7 @@ def _k_weighting(rate_hz: int) -> npt.NDArray[np.float64]:
     return np.array([shelf, high_pass])
 
 
-@lru_cache(maxsize=N_BANKS * len(TIMBRES))
+@lru_cache(maxsize=TRAIN_TIMES * N_BANKS * len(TIMBRES))
 def _bank(instrument: str, bank: int, rate_hz: int) -> Notes:
     """Equally loud notes of one bank."""
     return _pack(synthesise_bank(instrument, bank, notes=_NOTES, rate_hz=rate_hz), rate_hz)

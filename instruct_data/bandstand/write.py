@@ -37,6 +37,8 @@ class SetConfig:
     seed: int
     split: str = "train"
     seconds: float = 10.0
+    hard: float = 0.0
+    """Share of crowded, noisy scenes, evenly spread; see `sample_scene`."""
     bias: float = 0.0
     held_out: bool = False
     """Word the questions with the paraphrases that training never sees."""
@@ -55,6 +57,8 @@ class SetConfig:
             raise AVQAError(f"--split {self.split}: choose one of {', '.join(BANKS)}")
         if not 6 <= self.seconds <= 600:
             raise AVQAError(f"--seconds {self.seconds:g}: a clip lasts 6 to 600 seconds")
+        if not 0 <= self.hard <= 1:
+            raise AVQAError(f"--hard {self.hard:g}: the share of hard clips, from 0 to 1")
         if not 0 <= self.bias <= 1:
             raise AVQAError(f"--bias {self.bias:g}: from 0 (balanced) to 1 (as MUSIC-AVQA v1)")
         if self.height % 2 or not 36 <= self.height <= 2160:
@@ -65,7 +69,9 @@ class SetConfig:
             raise AVQAError(f"--workers {self.workers}: at least one process")
 
     def scene(self, index: int) -> Scene:
-        return sample_scene(self.seed, index, split=self.split, seconds=self.seconds)
+        """Clip number `index`."""
+        hard = int((index + 1) * self.hard) > int(index * self.hard)
+        return sample_scene(self.seed, index, split=self.split, seconds=self.seconds, hard=hard)
 
 
 def write_set(out: Path, config: SetConfig) -> dict[str, int]:

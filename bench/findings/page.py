@@ -1,0 +1,194 @@
+"""The page of all findings, from the committed JSON files alone: `docs/findings.md` and its plots.
+
+Sentences about a row are made of its interval and its seeds, and say no more than these.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.findings.draw import forest
+from bench.findings.figures import is_told
+
+Summary = dict[str, Any]
+PAGE, FOLDER = "findings.md", "findings"
+
+HEAD = """# Findings: what the field claims, tried here
+
+Written by `python -m bench.findings`; not to be edited by hand.
+
+**What this is.** The test bed is synthetic and tiny: drawn musicians (Bandstand), clips of ten
+seconds, a language model of a few million parameters, bridges trained for minutes. It shows what a
+mechanism does where everything else is equal and every answer is known; it says nothing about real
+videos or large models. A claim that is not seen here may hold there, and the other way round.
+
+**How to read it.** Accuracy is that of the canonical scorer, in percent, with 95 % intervals that
+draw whole clips. Δ is the paired difference to the first row on the same questions. A sentence
+calls a row better or worse only where the interval excludes zero and a permutation test over clips
+agrees (p < 0.05 after Holm's correction for all rows of the claim). Intervals hold for these
+trained weights; each seed is other weights and another order of clips, so the spread of the seeds
+stands beside them. The floor is the most frequent answer of each template in training.
+"""
+
+
+def write_page(docs: Path, order: Sequence[str]) -> Path | None:
+    """Write page and plots from the figures in `docs/findings`; None where there are none.
+
+    `order`: names of claims; others follow in the order of their names.
+    """
+    found = read_summaries(docs / FOLDER, order)
+    if not found:
+        return None
+    blocks = [HEAD, *(_claim(number, one) for number, one in enumerate(found, 1))]
+    for one in found:
+        _put(docs / FOLDER / f"{one['name']}.svg", forest(one))
+    _put(docs / PAGE, "\n".join(blocks))
+    return docs / PAGE
+
+
+def read_summaries(folder: Path, order: Sequence[str]) -> list[Summary]:
+    """The figures that are there, in this order."""
+    found = {path.stem: json.loads(path.read_text("utf-8")) for path in folder.glob("*.json")}
+    names = [name for name in order if name in found]
+    return [found[name] for name in [*names, *sorted(set(found) - set(names))]]
+
+
+def _put(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{path.name}.writing")
+    aside.write_text(text, encoding="utf-8")
+    os.replace(aside, path)
+
+
+def _claim(number: int, one: Summary) -> str:
+    lines = [f"## {number}. {one['title']}", ""]
+    lines += [f"**The field.** {one['says']}", "", f"**Here.** {one['tries']}", ""]
+    lines += [_made(one), ""]
+    for condition in one["rows"][0]["conditions"]:
+        if len(one["rows"][0]["conditions"]) > 1:
+            lines += [f"Asked {_asked(condition)}:", ""]
+        lines += [*_table(one, condition), ""]
+    lines += [f"![{one['title']}]({FOLDER}/{one['name']}.svg)", ""]
+    lines += [f"- {said}" for said in sentences(one)]
+    lines += ["", *_runs(one)]
+    return "\n".join(lines) + "\n"
+
+
+def _asked(condition: str) -> str:
+    return {"full": "with sound and picture"}.get(condition, f"with {condition}")
+
+
+def _made(one: Summary) -> str:
+    seeds = len(one["seeds"])
+    said = (
+        f"{_count(seeds, 'seed')} a row, {one['questions']} questions about {one['clips']} unseen"
+        f" clips in wordings that training never used; blind floor {_percent(one['floor'])}."
+    )
+    if one["ask"] == "open":
+        said += " Free answers."
+    if one["trial"]:
+        said += f" **A trial, not the plan:** every row with `{'`, `'.join(one['trial'])}`."
+    return said
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _table(one: Summary, condition: str) -> list[str]:
+    parts = one["parts"]
+    hedges = one["ask"] == "open"
+    head = ["", "accuracy [95 %]", "seeds", "Δ [95 %]", *parts]
+    head += ["hedges [95 %]"] if hedges else []
+    lines = [_line([*head, "steps", "processor s"]), _line(["---"] * (len(head) + 2))]
+    for row in one["rows"]:
+        figures = row["conditions"][condition]
+        cells = [row["name"], _estimate(figures["overall"]), _spread(figures["seeds"])]
+        cells.append(_signed(figures.get("difference")))
+        differences = (figures.get("difference") or {}).get("parts", {})
+        for part in parts:
+            told = f" ({_signed(differences[part])})" if part in differences else ""
+            cells.append(_estimate(figures["parts"][part]) + told)
+        cells += [_estimate(figures["hedging"])] if hedges else []
+        least = "at least " if row["resumed"] else ""
+        lines.append(_line([*cells, str(row["steps"]), f"{least}{row['processor_s']:.0f}"]))
+    return lines
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def _estimate(figures: dict[str, Any] | None) -> str:
+    if figures is None:
+        return "none asked"
+    if figures["low"] is None:
+        return _percent(figures["accuracy"])
+    bounds = f"[{_percent(figures['low'])}, {_percent(figures['high'])}]"
+    return f"{_percent(figures['accuracy'])} {bounds}"
+
+
+def _signed(figures: dict[str, Any] | None) -> str:
+    if figures is None:
+        return "reference"
+    said = f"{100 * figures['value']:+.2f}"
+    if figures["low"] is None:
+        return said
+    return f"{said} [{100 * figures['low']:+.2f}, {100 * figures['high']:+.2f}]"
+
+
+def _spread(seeds: Sequence[float]) -> str:
+    if len(seeds) == 1:
+        return "one"
+    return f"{_percent(min(seeds))} to {_percent(max(seeds))}"
+
+
+def sentences(one: Summary) -> Iterator[str]:
+    """What the intervals say of each row against the first, and nothing else."""
+    first, *others = one["rows"]
+    for row in others:
+        for condition, figures in row["conditions"].items():
+            asked = "" if condition == "full" else f" ({_asked(condition)})"
+            said = said_of(figures["difference"])
+            yield f"*{row['name']}* against *{first['name']}*{asked}: {said}"
+
+
+def said_of(difference: dict[str, Any]) -> str:
+    """One difference in words."""
+    figures = f"{_signed(difference)} points"
+    if not is_told(difference):
+        return f"no difference beyond its interval, {figures}."
+    word = "better" if difference["value"] > 0 else "worse"
+    said = f"{word} by {abs(100 * difference['value']):.2f} points, {figures}"
+    seeds = difference["seeds"]
+    if len(seeds) == 1:
+        return f"{said}; one seed, so nothing is known of what another would give."
+    same = sum((value > 0) == (difference["value"] > 0) for value in seeds)
+    if same < len(seeds):
+        return f"{said}; but so with {same} of {len(seeds)} seeds only."
+    return f"{said}; with all {len(seeds)} seeds."
+
+
+def _runs(one: Summary) -> Iterator[str]:
+    """Which recipe and which runs each row is."""
+    yield f"Recipe `{one['recipe']}`, seeds {', '.join(map(str, one['seeds']))}. Rows:"
+    yield ""
+    for row in one["rows"]:
+        made = [f"`--set {change}`" for change in row["set"]]
+        made += [f"{side} pooled" for side in row["pool"]]
+        made += [f"seconds shuffled: {row['shuffle']}"] if row["shuffle"] else []
+        made += [f"rows of {stage}: {name}" for stage, name in row["rows"].items()]
+        what = "; ".join(made) or "as the recipe has it"
+        runs = f"runs {', '.join(row['runs'])} at {', '.join(row['commits'])}"
+        yield f"- *{row['name']}*: {what}; {runs}"
+    yield ""
+    numbers = ",".join(map(str, one["seeds"]))
+    yield f"Again: `python -m bench.findings --only {one['name']} --seeds {numbers}`"

@@ -1,0 +1,201 @@
+"""One run: stages of its recipe on features of its own making, then the questions.
+
+It does what `avqa train` does with the same recipe, with three differences: sets and features are
+those of all runs (`data`), tokens and rows may be changed (`changes`), and new weights depend on
+the run's seed. Killed at any moment, it goes on where it was.
+
+    OUT/runs/KEY/run.json               written last: what it was, and what it cost
+    OUT/runs/KEY/samples-CONDITION.jsonl  a line a question, as `python -m eval run` writes them
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from avqa_llm.media.changes import Cut
+from avqa_llm.model import AVQAModel
+from avqa_llm.training.assemble import (
+    SECONDS,
+    Place,
+    load_clips,
+    load_rows,
+    load_stage_model,
+    model_config,
+    with_records,
+)
+from avqa_llm.training.connect import ConnectConfig, train_connect
+from avqa_llm.training.features import ClipFeatures, load_features
+from avqa_llm.training.prefer import PreferConfig
+from bench.findings.changes import ROWS, Change, Changed
+from bench.findings.data import Shared, clips_of, encoded, test_name
+from bench.findings.plan import RUN, Run, folder_of, samples_file
+from eval.samples import Sample, write_json
+
+CUTS = {"full": Cut(), "no sound": Cut(sound=False), "no picture": Cut(picture=False)}
+CLIPS = 16
+"""Clips that are read as one batch."""
+
+
+def carry_out(run: Run, out: Path) -> None:
+    """Train what is not trained, ask what is not asked."""
+    from avqa_llm.devices import prepare_training
+
+    prepare_training(run.recipe.threads)
+    folder, shared = folder_of(out, run), Shared.of(out, run)
+    folder.mkdir(parents=True, exist_ok=True)
+    costs: dict[str, Any] = {}
+    before: str | None = None
+    for name in ("align", "instruct", "prefer"):
+        stage = getattr(run.recipe, name)
+        if stage is None:
+            continue
+        note = folder / f"{name}.json"
+        if not note.exists():
+            write_json(note, _stage(run, shared, folder, name, stage, before))
+        costs[name] = json.loads(note.read_text())
+        before = name
+    model = load_stage_model(run.recipe, Place(work=folder), before)
+    asked_s = 0.0
+    for condition in run.claim.conditions:
+        path = samples_file(folder, condition)
+        if not path.exists():
+            started = time.process_time()
+            _write(path, ask(model, run, shared, condition))
+            asked_s = time.process_time() - started
+    if not (folder / RUN).exists():
+        write_json(folder / RUN, about(run, costs, asked_s))
+
+
+def about(run: Run, costs: dict[str, Any], asked_s: float) -> dict[str, Any]:
+    """What a run was, for whoever reads its results."""
+    from eval.results import commit, versions
+
+    row = run.row
+    return {
+        "recipe": run.plan.recipe,
+        "set": run.changes,
+        "pool": list(row.pool),
+        "shuffle": row.shuffle,
+        "rows": row.rows,
+        "seed": run.seed,
+        "steps": run.steps,
+        "processor_s": sum(cost["processor_s"] for cost in costs.values()),
+        "resumed": any(cost["resumed"] for cost in costs.values()),
+        "asked_s": asked_s,
+        "commit": commit(),
+        "versions": versions(),
+    }
+
+
+def fresh(run: Run) -> AVQAModel:
+    """A model with new weights of the run's seed."""
+    base = run.recipe.base
+    how: dict[str, Any] = {"device": "cuda" if torch.cuda.is_available() else None}
+    how |= {"dtype": base.dtype, "attention": base.attention, "quantize": base.quantize}
+    return AVQAModel.fresh(model_config(run.recipe), Path(), seed=run.seed, **how)
+
+
+def _stage(
+    run: Run, shared: Shared, folder: Path, name: str, stage: Any, before: str | None
+) -> dict[str, Any]:
+    """Train a stage; returns what it cost, in processor seconds of this process."""
+    place = Place(work=folder)
+    model = load_stage_model(run.recipe, place, before) if before else fresh(run)
+    resumed = any((folder / name).glob("checkpoint-*"))
+    started = time.process_time()
+    if isinstance(stage, PreferConfig):
+        _prefer(model, run, shared, folder, stage)
+    else:
+        _connect(model, run, shared, folder, name, stage)
+    model.save_pretrained(folder / name)
+    for path in (folder / name).glob("checkpoint-*"):  # with the optimizer: four times as large
+        shutil.rmtree(path)
+    return {"processor_s": time.process_time() - started, "resumed": resumed}
+
+
+def _connect(
+    model: AVQAModel, run: Run, shared: Shared, folder: Path, name: str, stage: ConnectConfig
+) -> None:
+    rows = load_rows(stage, shared)
+    if name in run.row.rows:
+        rows = ROWS[run.row.rows[name]](rows)
+    features = changed(load_clips(run.recipe, shared, stage.features, rows, model), run)
+    known = with_records(model, rows, features)
+    train_connect(name, model, known, features, stage, folder=folder, resume=True)
+
+
+def _prefer(model: AVQAModel, run: Run, shared: Shared, folder: Path, stage: PreferConfig) -> None:
+    from avqa_llm.training.loop import fit
+    from avqa_llm.training.pair_batches import PairBatches, numbered
+    from avqa_llm.training.prefer import Prefer
+    from avqa_llm.training.rows import read_pairs
+
+    pairs = read_pairs(shared.rows(stage.rows))
+    clips = dict(zip(numbered(pairs), pairs, strict=True))
+    rows = [clips[n].row for n in sorted(clips)]
+    features = changed(load_clips(run.recipe, shared, stage.features, rows, model), run)
+    records = [row.record for row in with_records(model, rows, features)]
+    learner = Prefer(model, stage)
+    batches = PairBatches(model, pairs, features, stage, records=records)
+    fit("prefer", learner, batches, stage.loop, folder=folder, resume=True)
+    learner.finish()
+
+
+def changed(features: ClipFeatures, run: Run) -> ClipFeatures:
+    """Features as the run's row wants them."""
+    change = Change(pool=run.row.pool, shuffle=run.row.shuffle)
+    return Changed(features=features, change=change) if change else features
+
+
+# -- asking ------------------------------------------------------------------------------------
+
+
+def ask(model: AVQAModel, run: Run, shared: Shared, condition: str) -> list[Sample]:
+    """Ask every question of the test set, clip after clip."""
+    from avqa_llm.engine import LocalEngine
+    from avqa_llm.labels import to_label
+    from eval.benchmarks.bandstand import REWORDED, read
+
+    name = test_name(run.plan.test)
+    questions = read(shared.data / name / REWORDED).questions
+    ids = clips_of(shared.data / name)
+    number = {video: n for n, video in enumerate(ids)}
+    gap_s = model.config.picture.pair_gap_s
+    found = load_features(encoded(shared, name), seconds=SECONDS, pair_gap_s=gap_s)
+    cuts = [CUTS[condition]] * len(ids)
+    features = changed(found.chosen(range(len(ids)), cuts), run)
+    engine = LocalEngine(model)
+    samples = []
+    for at in range(0, len(ids), CLIPS):
+        clips = range(at, min(at + CLIPS, len(ids)))
+        mine = [question for question in questions if number[question.video_id] in clips]
+        answers = engine.ask(
+            engine.digest([features.clip(n) for n in clips]),
+            [(number[question.video_id] - at, question.question) for question in mine],
+            open_ended=run.claim.ask == "open",
+        )
+        samples += [
+            Sample.about(
+                question,
+                answer=answer.answer,
+                label=to_label(answer.answer),
+                engine_label=answer.label,
+                probability=answer.probability,
+                consumed=answer.consumed,
+            )
+            for question, answer in zip(mine, answers, strict=True)
+        ]
+    return samples
+
+
+def _write(path: Path, samples: list[Sample]) -> None:
+    aside = path.with_suffix(".writing")
+    aside.write_text("".join(sample.to_line() for sample in samples), encoding="utf-8")
+    os.replace(aside, path)
