@@ -17,7 +17,7 @@ help: ## list the targets (default)
 demo: $(VENV)/.ready ## set up, then ask the bundled sample clips a few questions
 	@$(VENV)/bin/avqa demo
 
-headline: $(VENV)/.ready ## all figures of the embedded model in one table (about ten minutes)
+headline: $(VENV)/.ready ## all figures of the embedded model on Bandstand in one table
 	@$(RUN) eval headline $(ARGS)
 
 test: $(VENV)/.ready-dev ## set up for development, then run the tests

@@ -64,7 +64,7 @@ class Calibration:
         chance = self.chance(signs)
         if shares:
             chance = max(chance, shares[0] / (1 + shares[0]))
-        return [chance, *((1 - chance) * share for share in shares)]
+        return [chance, *(min(chance, (1 - chance) * share) for share in shares)]
 
     def to_json(self) -> dict[str, Any]:
         """What is written to `avqa.json`."""

@@ -14,7 +14,7 @@ import argparse
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,21 +38,20 @@ Clips = Mapping[str, int]
 def run(args: argparse.Namespace) -> None:
     """Carry out the command. Raises RunError that says in one sentence what differs."""
     names = names_of(args.only)
-    clips = dict.fromkeys(names, args.clips) if args.clips else sizes()
-    made = make_sets(
+    manifest = make_sets(
         args.out,
-        names,
-        clips=clips,
+        [name for name in names if not (args.check and (args.out / name / TRUTH).is_file())],
+        clips=dict.fromkeys(names, args.clips) if args.clips else sizes(),
         seed=args.seed,
         media=args.media,
         workers=args.workers,
-        keep=args.check,
     )
-    for name in names:
-        one = made["sets"][name]
-        print(f"{args.out / name}: {one['clips']} clips, {one['questions']} questions")
     if args.check:
-        print(check(args.out, names, made))
+        print(check(args.out, names, manifest))
+        return
+    for name in names:
+        one = manifest["sets"][name]
+        print(f"{args.out / name}: {one['clips']} clips, {one['questions']} questions")
 
 
 def names_of(only: Sequence[str] | None) -> list[str]:
@@ -85,8 +84,8 @@ def make_sets(
 ) -> Manifest:
     """Write the sets and the manifest, and return it.
 
-    Clips that several sets show are written once. With `keep`, a set that is there and was made
-    of the same stays as it is; where its manifest is lost, it stays too, and so do its clips.
+    Clips that several sets show are written once. With `keep`, a set that the manifest says was
+    made of the same stays as it is.
 
     Raises:
         AVQAError: a number cannot be, or a folder holds another set or cannot be written.
@@ -101,11 +100,7 @@ def make_sets(
             media="mp4" if media else "none",
         )
         folder, of = out / name, bandstand.made_of(tested, fitted)
-        before = manifest["sets"].get(name)
-        if keep and (before or {}).get("made_of") == of:
-            continue
-        if keep and before is None and (folder / TRUTH).is_file():
-            manifest["sets"][name] = _entry(folder, tested, of)
+        if keep and manifest["sets"].get(name, {}).get("made_of") == of:
             continue
         try:
             _write(name, folder, tested, fitted, _others(out, names, name))
@@ -216,21 +211,23 @@ def check(out: Path, names: Sequence[str], manifest: Manifest) -> str:
     """Say that all is as it should be.
 
     Truth and questions are held against the hashes kept in the repository, where these are of
-    the same seed and size; clips against the manifest; gold answers against the oracle.
+    the same seed and size, else against the manifest; clips against the manifest; gold answers
+    against the oracle.
 
     Raises:
         RunError: in one sentence what differs.
     """
     from eval.engines.oracle import disagreements
 
-    kept = read_json(KEPT)["sets"]
     compared, other = 0, []
     for name in names:
-        entry = manifest["sets"][name]
-        known = _kept(kept.get(name), entry)
+        known = _known_files(out / name, name, manifest["sets"].get(name))
         compared += len(known)
-        other += [f"{name}/{file}" for file in _differing(hashes(out / name), known)]
-        other += [f"{name}/{VIDEOS}/{file}" for file in _changed_clips(out / name, entry)]
+        other += [
+            f"{name}/{file}"
+            for file, sha256 in known.items()
+            if not (path := out / name / file).is_file() or _sha256(path) != sha256
+        ]
     if other:
         more = f" and {len(other) - NAMED} more" if len(other) > NAMED else ""
         raise RunError(
@@ -243,29 +240,27 @@ def check(out: Path, names: Sequence[str], manifest: Manifest) -> str:
         asked += len(found.questions)
         for line in disagreements(found):
             raise RunError(f"{name}: a gold answer is not what the oracle says: {line}")
-    said = f"{compared} files are as kept" if compared else "no hashes are kept of such sets"
+    said = f"{compared} files are as kept" if compared else "no hashes are kept of these sets"
     return f"{out}: {said}; the oracle gives the gold answer to all {asked} questions"
 
 
-def _kept(known: Mapping[str, Any] | None, entry: Mapping[str, Any]) -> Mapping[str, str]:
-    """The kept hashes of a set, if they are of one with these settings."""
-    if known is None or known["clips"] != entry["clips"]:
-        return {}
-    same = known["seed"] == entry["made_of"]["test"]["seed"]
-    return known["files"] if same else {}
+def _known_files(folder: Path, name: str, entry: Mapping[str, Any] | None) -> dict[str, str]:
+    """What is known of a set's files: the repository's hashes before those of the manifest."""
+    kept = read_json(KEPT)["sets"].get(name)
+    listed = dict(entry["files"]) if entry else {}
+    clips = {f"{VIDEOS}/{file}": sha256 for file, sha256 in (entry or {}).get("media", {}).items()}
+    if kept is not None and (kept["clips"], kept["seed"]) == _size_and_seed(folder, entry):
+        listed = dict(kept["files"])
+    return listed | clips
 
 
-def _differing(there: Mapping[str, str], known: Mapping[str, str]) -> Iterator[str]:
-    for file, sha256 in known.items():
-        if there.get(file) != sha256:
-            yield file
+def _size_and_seed(folder: Path, entry: Mapping[str, Any] | None) -> tuple[int, int]:
+    if entry is not None:
+        return entry["clips"], entry["made_of"]["test"]["seed"]
+    from instruct_data.sources.bandstand import read_scenes
 
-
-def _changed_clips(folder: Path, entry: Mapping[str, Any]) -> Iterator[str]:
-    for file, sha256 in entry["media"].items():
-        path = folder / VIDEOS / file
-        if not path.is_file() or _sha256(path) != sha256:
-            yield file
+    scenes, _ = read_scenes(folder / TRUTH)
+    return len(scenes), scenes[0].seed if scenes else -1
 
 
 def keep(manifest: Manifest) -> None:

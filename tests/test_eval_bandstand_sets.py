@@ -15,6 +15,7 @@ from avqa_llm.errors import AVQAError
 from avqa_llm.folders import user_cache
 from eval.benchmarks import bandstand, overlap, read_benchmark
 from eval.benchmarks.bandstand import Prepared, prepare
+from eval.floors import fit_floor, score_floor
 from instruct_data.bandstand import write as writing
 from instruct_data.bandstand.write import SetConfig, write_set
 from instruct_data.rephrase_set import read_questions, write_reworded
@@ -130,6 +131,35 @@ def test_slots_need_the_plain_questions_beside(copy: Path) -> None:
     for name, file in (("bandstand-r", "avqa-test-tail.json"), ("bandstand", "avqa-reworded.json")):
         message = refused(name, copy / file)
         assert "avqa.json, which does, is not in" in message and "put it there" in message
+
+
+@pytest.mark.parametrize("name", ["bandstand-biased", "bandstand-hard"])
+def test_biased_and_hard_sets_are_read_as_such(tmp_path: Path, name: str) -> None:
+    tested, _ = bandstand.configs(name, clips=8, seed=3, media="none")
+    bandstand.write(name, tmp_path, tested, None)
+    asked = read_benchmark(name, tmp_path / "avqa-reworded.json")
+    assert asked.benchmark == name and asked.oddities == () and len(asked.scenes) == 8
+    hard = name == "bandstand-hard"
+    assert {scene.seconds for scene in asked.scenes.values()} == {60.0 if hard else 10.0}
+    assert {"h_" in video_id for video_id in asked.scenes} == {hard}
+    # Also a set that is only plain, and files of a mixed one, are Bandstand.
+    assert read_benchmark("bandstand", tmp_path).scenes == asked.scenes
+
+
+def test_a_plain_set_is_not_taken_for_a_hard_one(band: Path) -> None:
+    message = refused("bandstand-hard", band)
+    assert "row 1, field 'video_id': test3_000000 is no hard clip" in message
+
+
+def test_biased_questions_have_a_higher_floor(tmp_path: Path) -> None:
+    """Counted on the very questions: an upper bound, but the same one for both."""
+    floors = {}
+    for name in ("bandstand", "bandstand-biased"):
+        tested, _ = bandstand.configs(name, clips=150, seed=3, media="none")
+        bandstand.write(name, tmp_path / name, tested, None)
+        questions = read_benchmark(name, tmp_path / name).questions
+        floors[name] = score_floor(fit_floor(questions), questions).overall
+    assert floors["bandstand-biased"] > floors["bandstand"] + 0.05
 
 
 # -- making ----------------------------------------------------------------------------------

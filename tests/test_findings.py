@@ -184,8 +184,8 @@ def test_shuffling_moves_whole_seconds_and_keeps_times_and_places() -> None:
     for kind in ("sound", "picture", "together", "apart"):
         for index in range(2):
             clip = changed(index, shuffle=kind)
-            assert torch.equal(clip.sound.times_N, plain.sound.times_N)
-            assert torch.equal(clip.picture.times_N, plain.picture.times_N)
+            assert torch.allclose(clip.sound.times_N, plain.sound.times_N)
+            assert torch.allclose(clip.picture.times_N, plain.picture.times_N)
             assert torch.equal(clip.picture.places_N2, plain.picture.places_N2)
             for side in ("sound", "picture"):
                 values = getattr(clip, side).values_ND.flatten()
@@ -237,7 +237,7 @@ def test_mixed_rows_lose_a_modality_and_the_questions_about_it() -> None:
         ({"value": 0.01, "low": -0.01, "high": 0.03, "p": 0.3, "seeds": [0.01]},
          "no difference beyond its interval, +1.00 [-1.00, +3.00] points."),
         ({"value": 0.02, "low": 0.001, "high": 0.03, "p": 0.06, "seeds": [0.02]},
-         "no difference beyond its interval"),
+         "not told apart, +2.00 [+0.10, +3.00] points: the test over clips does not confirm it"),
         ({"value": -0.05, "low": -0.07, "high": -0.03, "p": 0.01, "seeds": [-0.05]},
          "worse by 5.00 points, -5.00 [-7.00, -3.00] points; one seed"),
         ({"value": 0.05, "low": 0.03, "high": 0.07, "p": 0.01, "seeds": [0.12, -0.02]},

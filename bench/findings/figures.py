@@ -134,7 +134,7 @@ def _made(plan: Plan, claim: Claim, name: str, seeds: Sequence[int], out: Path) 
     notes = [json.loads((folder_of(out, run) / RUN).read_text()) for run in runs]
     fields = ("pool", "shuffle", "rows", "steps")
     return {
-        "set": runs[0].changes,
+        "set": runs[0].own,
         **{field: notes[0][field] for field in fields},
         "runs": [run.key for run in runs],
         "commits": sorted({note["commit"] or "unknown" for note in notes}),
@@ -195,7 +195,13 @@ def _correct(rows: Sequence[dict[str, Any]]) -> None:
         one["p"] = p
 
 
+def is_beside_zero(difference: dict[str, Any]) -> bool:
+    """Whether the interval excludes zero."""
+    low, high = difference["low"], difference["high"]
+    return low is not None and (low > 0 or high < 0)
+
+
 def is_told(difference: dict[str, Any]) -> bool:
     """Whether interval and test both say that there is a difference."""
-    low, high, p = difference["low"], difference["high"], difference["p"]
-    return p is not None and p < LEVEL and low is not None and (low > 0 or high < 0)
+    p = difference["p"]
+    return p is not None and p < LEVEL and is_beside_zero(difference)

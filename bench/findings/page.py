@@ -12,9 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from bench.findings.draw import forest
-from bench.findings.figures import is_told
+from bench.findings.figures import is_beside_zero, is_told
 
 Summary = dict[str, Any]
+ASKED = {
+    "full": "with sound and picture",
+    "no sound": "without the sound",
+    "no picture": "without the picture",
+}
 PAGE, FOLDER = "findings.md", "findings"
 
 HEAD = """# Findings: what the field claims, tried here
@@ -70,16 +75,12 @@ def _claim(number: int, one: Summary) -> str:
     lines += [_made(one), ""]
     for condition in one["rows"][0]["conditions"]:
         if len(one["rows"][0]["conditions"]) > 1:
-            lines += [f"Asked {_asked(condition)}:", ""]
+            lines += [f"Asked {ASKED[condition]}:", ""]
         lines += [*_table(one, condition), ""]
     lines += [f"![{one['title']}]({FOLDER}/{one['name']}.svg)", ""]
     lines += [f"- {said}" for said in sentences(one)]
     lines += ["", *_runs(one)]
     return "\n".join(lines) + "\n"
-
-
-def _asked(condition: str) -> str:
-    return {"full": "with sound and picture"}.get(condition, f"with {condition}")
 
 
 def _made(one: Summary) -> str:
@@ -156,7 +157,7 @@ def sentences(one: Summary) -> Iterator[str]:
     first, *others = one["rows"]
     for row in others:
         for condition, figures in row["conditions"].items():
-            asked = "" if condition == "full" else f" ({_asked(condition)})"
+            asked = "" if condition == "full" else f" ({ASKED[condition]})"
             said = said_of(figures["difference"])
             yield f"*{row['name']}* against *{first['name']}*{asked}: {said}"
 
@@ -164,8 +165,11 @@ def sentences(one: Summary) -> Iterator[str]:
 def said_of(difference: dict[str, Any]) -> str:
     """One difference in words."""
     figures = f"{_signed(difference)} points"
-    if not is_told(difference):
+    if not is_beside_zero(difference):
         return f"no difference beyond its interval, {figures}."
+    if not is_told(difference):
+        p = f"p = {difference['p']:.3f}"
+        return f"not told apart, {figures}: the test over clips does not confirm it ({p})."
     word = "better" if difference["value"] > 0 else "worse"
     said = f"{word} by {abs(100 * difference['value']):.2f} points, {figures}"
     seeds = difference["seeds"]
@@ -175,6 +179,12 @@ def said_of(difference: dict[str, Any]) -> str:
     if same < len(seeds):
         return f"{said}; but so with {same} of {len(seeds)} seeds only."
     return f"{said}; with all {len(seeds)} seeds."
+
+
+def _short(commit: str) -> str:
+    """A commit by its first letters, and whether files differed from it."""
+    name, dash, dirty = commit.partition("-")
+    return f"{name[:10]}{dash}{dirty}"
 
 
 def _runs(one: Summary) -> Iterator[str]:
@@ -187,7 +197,7 @@ def _runs(one: Summary) -> Iterator[str]:
         made += [f"seconds shuffled: {row['shuffle']}"] if row["shuffle"] else []
         made += [f"rows of {stage}: {name}" for stage, name in row["rows"].items()]
         what = "; ".join(made) or "as the recipe has it"
-        runs = f"runs {', '.join(row['runs'])} at {', '.join(row['commits'])}"
+        runs = f"runs {', '.join(row['runs'])} at {', '.join(map(_short, row['commits']))}"
         yield f"- *{row['name']}*: {what}; {runs}"
     yield ""
     numbers = ",".join(map(str, one["seeds"]))

@@ -103,10 +103,15 @@ class Run:
     seed: int
 
     @property
-    def changes(self) -> list[str]:
-        """What `avqa train --set` would be given."""
+    def own(self) -> list[str]:
+        """What `avqa train --set` would be given for the row and its claim."""
         values = {**self.claim.set, **self.row.set}
-        return [f"{key}={json.dumps(value)}" for key, value in values.items()] + list(self.plan.set)
+        return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+    @property
+    def changes(self) -> list[str]:
+        """All that it would be given: those of a trial as well."""
+        return [*self.own, *self.plan.set]
 
     @cached_property
     def recipe(self) -> Any:

@@ -201,10 +201,10 @@ def _utmost(players: Sequence[One], key: Callable[[One], float], *, most: bool) 
     return _the(one for one in players if key(one) == value)
 
 
-def _first_or_last(w: World, word: str) -> One:
+def _first_or_last(players: Sequence[One], word: str) -> One:
     """To start; who is last must also be heard last."""
-    one = _utmost(w.heard(), lambda p: p.begin, most=word == "last")
-    if word == "last" and any(p.end > one.end for p in w.heard()):
+    one = _utmost(players, lambda p: p.begin, most=word == "last")
+    if word == "last" and any(p.end > one.end for p in players):
         raise Unclear("the last to start is not the last to be heard")
     return one
 
@@ -235,7 +235,7 @@ def _of_a_kind(w: World, kind: str, word: str) -> str:
     starts = [p.begin for p in players]
     if len(players) > 1 and max(starts) - min(starts) <= SAME_S:
         return "simultaneously"
-    side = _utmost(players, lambda p: p.begin, most=word == "last").side
+    side = _first_or_last(players, word).side
     return _the(w.seen(kind, side)).side
 
 
@@ -296,15 +296,15 @@ RULES: dict[str, Callable[..., str]] = {
     "Is there a voiceover?": lambda w: _polar(w.narrated),
     "Is this sound from the instrument in the video?": _from_picture,
     "Is the <FL> sound coming from the <LR> instrument?": lambda w, word, side: _polar(
-        _the(w.seen(side=side)) is _first_or_last(w, word)
+        _the(w.seen(side=side)) is _first_or_last(w.heard(), word)
     ),
     "What is the <LR> instrument of the <FL> sounding instrument?": lambda w, side, word: _beside(
-        w, side, _first_or_last(w, word)
+        w, side, _first_or_last(w.heard(), word)
     ),
     "Where is the <LL> instrument?": _loudest,
     "Which is the musical instrument that sounds at the same time as the <Object>?": _together,
     "What is the <TH> instrument that comes in?": _comes_in,
-    "Where is the <FL> sounding instrument?": lambda w, word: _first_or_last(w, word).side,
+    "Where is the <FL> sounding instrument?": lambda w, word: _first_or_last(w.heard(), word).side,
     "Which <Object> makes the sound <FL>?": _of_a_kind,
     "Which instrument makes sounds <BA> the <Object>?": _around,
 }
@@ -376,12 +376,13 @@ class Oracle:
     def _say(self, clip: Clip, question: str) -> Answer:
         there = {"sound": clip.has_sound, "picture": clip.has_picture}
         label = self.label(Path(clip.path).stem, question, **there)
-        tokens = {f"{name}_tokens": int(is_there) for name, is_there in there.items()}
         return Answer(
             answer=UNKNOWN if label is None else label.replace("_", " "),
             label="no_answer" if label is None else label,
             probability=0.0 if label is None else 1.0,
-            consumed=Consumed(**there, **tokens),
+            consumed=Consumed(
+                **there, sound_tokens=int(clip.has_sound), picture_tokens=int(clip.has_picture)
+            ),
         )
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from eval.benchmarks import BENCHMARKS
 from eval.benchmarks.base import QuestionSet
-from eval.exports.rows import FEATURES, TEST, Rows, files_below, rows_of, whole_folder, write_rows
 from eval.benchmarks.family import BANDSTANDS
+from eval.exports.rows import FEATURES, TEST, Rows, files_below, rows_of, whole_folder, write_rows
 from eval.samples import RunError
 from instruct_data.places import CATALOGUE
 

@@ -439,8 +439,9 @@ def _which_of_a_kind(scene: Scene) -> Iterator[Candidate]:
             for word in ("first", "last"):
                 yield _make(scene, (kind, word), "simultaneously", steps, mine)
         elif (order := _starts_apart(mine)) and len({p.side for p in mine}) == len(mine):
-            for word, player in (("first", order[0]), ("last", order[-1])):
-                yield _make(scene, (kind, word), player.side, steps, mine)
+            yield _make(scene, (kind, "first"), order[0].side, steps, mine)
+            if all((order[-1].end_s or 0.0) >= (p.end_s or 0.0) for p in order):
+                yield _make(scene, (kind, "last"), order[-1].side, steps, mine)
 
 
 def _before_after(scene: Scene) -> Iterator[Candidate]:
