@@ -3,7 +3,7 @@
 Every template has one function here. It yields a `Candidate` for each way to fill the
 slots that has exactly one answer which a careful person could not dispute: loudness
 apart by `LOUDER_DB`, starts by `APART_S`, lengths by `LONGER_S`, rhythms by `FASTER`,
-and places that only one player takes. Where a player is drowned by a far louder one, only
+and places that only one player takes. Where a player is drowned by all the others, only
 questions about the picture and the narrator are asked.
 
 Readings of the templates that MUSIC-AVQA leaves open:
@@ -15,9 +15,11 @@ Readings of the templates that MUSIC-AVQA leaves open:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+
+import numpy as np
 
 from instruct_data.bandstand.record import (
     end_word,
@@ -26,19 +28,27 @@ from instruct_data.bandstand.record import (
     rate_word,
     start_word,
 )
-from instruct_data.bandstand.scene import INSTRUMENTS, Player, Scene
+from instruct_data.bandstand.scene import INSTRUMENTS, Player, Scene, Voiceover
+from instruct_data.bandstand.steps import (
+    ORDER,
+    Word,
+    copied,
+    found,
+    in_order,
+    listed,
+    presence_words,
+    start_or_silent,
+)
 
 LOUDER_DB = 4.0
 FASTER = 1.4
 LONGER_S = 2.0
 APART_S = 1.2
 TOGETHER_S = 0.1
-MASKED_DB, MASKED_SHARE = 13.0, 0.9
+MASKED_DB, MASKED_SHARE, MASKED_STEP_S = 13.0, 0.9, 0.1
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-ORDER = ("first", "second", "third", "fourth", "fifth")
 
 Compare = Callable[[Player, Player], "bool | None"]
-Word = Callable[[Player], str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,18 +67,23 @@ def candidates(scene: Scene) -> dict[str, list[Candidate]]:
     """All well-posed questions, by template. Templates without one are left out."""
     masked = any(is_masked(player, scene) for player in scene.heard)
     askers = {t: ask for t, ask in ASKERS.items() if not masked or ask in _BY_EYE}
-    found = {template: list(ask(scene)) for template, ask in askers.items()}
-    return {template: rows for template, rows in found.items() if rows}
+    asked = {template: list(ask(scene)) for template, ask in askers.items()}
+    return {template: rows for template, rows in asked.items() if rows}
 
 
 def is_masked(player: Player, scene: Scene) -> bool:
-    """Whether somebody far louder plays nearly all the time that this one plays."""
-    return any(
-        (other.level_db or 0.0) - (player.level_db or 0.0) >= MASKED_DB
-        and _overlap_s(player, other) >= MASKED_SHARE * player.length_s
-        for other in scene.heard
-        if other is not player
-    )
+    """Whether all other sounds together are far louder nearly all the time that this one plays."""
+    assert player.start_s is not None and player.level_db is not None, "it does not play"
+    others: list[Player | Voiceover] = [p for p in scene.heard if p is not player]
+    sounds = others + ([scene.voiceover] if scene.voiceover else [])
+    power_T = np.zeros(max(1, round(player.length_s / MASKED_STEP_S)))
+    times_T = player.start_s + (np.arange(len(power_T)) + 0.5) * MASKED_STEP_S
+    for sound in sounds:
+        assert sound.start_s is not None and sound.end_s is not None and sound.level_db is not None
+        on_T = (times_T >= sound.start_s) & (times_T < sound.end_s)
+        power_T += on_T * 10 ** (sound.level_db / 10)
+    limit = 10 ** ((player.level_db + MASKED_DB) / 10)
+    return bool(np.mean(power_T >= limit) >= MASKED_SHARE)
 
 
 def _make(
@@ -106,25 +121,6 @@ def _absent(scene: Scene, n: int = 3) -> list[str]:
     return [k for k in rotated if k not in there][:n]
 
 
-def _copied(players: Iterable[Player], *words: Word) -> str:
-    """Steps: events as the record begins them, name and side first, then what is wanted of each.
-
-    A small model that looks things up copies on from what it has just written; steps that
-    skip the side are learned many times more slowly.
-    """
-    return " ".join(" ".join([p.instrument, p.side, *(word(p) for word in words)]) for p in players)
-
-
-def _presence_words(scene: Scene, instrument: str, *, by_ear: bool) -> str:
-    mine = [p for p in scene.players if p.instrument == instrument]
-    words = (_start_or_silent,) if by_ear else ()
-    return _copied(mine, *words) if mine else f"{instrument} none"
-
-
-def _start_or_silent(player: Player) -> str:
-    return start_word(player) if player.audible else "silent"
-
-
 def _names(players: Sequence[Player]) -> list[str]:
     """Different instruments in order of appearance."""
     return list(dict.fromkeys(p.instrument for p in players))
@@ -137,26 +133,6 @@ def _starts_apart(players: Sequence[Player]) -> list[Player]:
         if (other.start_s or 0.0) - (one.start_s or 0.0) < APART_S:
             return []
     return order
-
-
-def _listed(scene: Scene, *words: Word) -> str:
-    """Steps: everybody who is heard, as the record has them. What is to be put in order, or to be
-    the most of something, is written down first; without that it is hardly ever learned."""
-    return _copied(scene.heard, *words)
-
-
-def _found(player: Player, word: Word) -> str:
-    """Steps: a value and whose it is. The value comes first: to find the least or greatest of
-    what is listed, then who has it, is two easy steps; to name its owner at once is a hard one."""
-    return f"{word(player)} {_copied((player,))}"
-
-
-def _in_order(players: Sequence[Player]) -> str:
-    """Steps: players in the order in which they start, each with its number."""
-    return " ".join(
-        f"{word} {_found(player, start_word)}"
-        for word, player in zip(ORDER, players, strict=False)
-    )
 
 
 def _first_last(scene: Scene) -> Iterator[tuple[str, Player]]:
@@ -196,7 +172,7 @@ def _compare_objects(compare: Compare, word: Word) -> Callable[[Scene], Iterator
         for one, other in permutations(_singles(scene.heard), 2):
             truth = compare(one, other)
             if truth is not None:
-                steps = _copied((one, other), word)
+                steps = copied((one, other), word)
                 slots = (one.instrument, other.instrument)
                 yield _make(scene, slots, _yes(truth), steps, (one, other))
 
@@ -215,7 +191,7 @@ def _compare_placed(compare: Compare, word: Word) -> Callable[[Scene], Iterator[
             truth = compare(one, other)
             if truth is None or one.side == other.side:
                 continue
-            steps = _copied((one, other), word)
+            steps = copied((one, other), word)
             slots = (one.instrument, one.side, other.instrument, other.side)
             yield _make(scene, slots, _yes(truth), steps, (one, other))
 
@@ -243,7 +219,7 @@ def _presence(*, by_ear: bool) -> Callable[[Scene], Iterator[Candidate]]:
     def ask(scene: Scene) -> Iterator[Candidate]:
         for kind in _names(scene.players) + _absent(scene):
             mine = [p for p in scene.players if p.instrument == kind]
-            steps = _presence_words(scene, kind, by_ear=by_ear)
+            steps = presence_words(scene, kind, by_ear=by_ear)
             yield _make(scene, (kind,), _yes(_there(mine, by_ear=by_ear)), steps, mine)
 
     return ask
@@ -254,7 +230,7 @@ def _both_present(*, by_ear: bool) -> Callable[[Scene], Iterator[Candidate]]:
         for pair in permutations(_names(scene.players) + _absent(scene, 1), 2):
             players = [[p for p in scene.players if p.instrument == kind] for kind in pair]
             truth = all(_there(mine, by_ear=by_ear) for mine in players)
-            steps = " ".join(_presence_words(scene, kind, by_ear=by_ear) for kind in pair)
+            steps = " ".join(presence_words(scene, kind, by_ear=by_ear) for kind in pair)
             yield _make(scene, pair, _yes(truth), steps, [*players[0], *players[1]])
 
     return ask
@@ -270,7 +246,7 @@ def _always_playing(scene: Scene) -> Iterator[Candidate]:
             continue
         missing = scene.seconds - player.length_s
         if missing == 0 or missing >= LONGER_S:
-            steps = _copied((player,), start_word, end_word)
+            steps = copied((player,), start_word, end_word)
             yield _make(scene, (player.instrument,), _yes(missing == 0), steps, (player,))
 
 
@@ -281,7 +257,7 @@ def _voiceover(scene: Scene) -> Iterator[Candidate]:
 def _sound_from_picture(scene: Scene) -> Iterator[Candidate]:
     on_picture = {p.visible for p in scene.heard}
     if len(on_picture) == 1 and scene.voiceover is None:
-        steps = _copied(scene.heard)
+        steps = copied(scene.heard)
         yield _make(scene, (), _yes(on_picture == {True}), steps, scene.heard)
 
 
@@ -306,21 +282,21 @@ def _count_sounding_types(scene: Scene) -> Iterator[Candidate]:
 
 def _count_seen_types(scene: Scene) -> Iterator[Candidate]:
     names = _names(scene.seen)
-    steps = " ".join([_copied(scene.seen), *names])
+    steps = " ".join([copied(scene.seen), *names])
     yield _make(scene, (), NUMBERS[len(names)], steps, scene.seen)
 
 
 def _count_seen(scene: Scene) -> Iterator[Candidate]:
     for kind in _names(scene.players) + _absent(scene, 1):
         mine = [p for p in scene.seen if p.instrument == kind]
-        steps = _presence_words(scene, kind, by_ear=False)
+        steps = presence_words(scene, kind, by_ear=False)
         yield _make(scene, (kind,), NUMBERS[len(mine)], steps, mine)
 
 
 def _count_sounding_object(scene: Scene) -> Iterator[Candidate]:
     for kind in _names(scene.seen):
         mine = [p for p in scene.heard if p.instrument == kind]
-        steps = _presence_words(scene, kind, by_ear=True)
+        steps = presence_words(scene, kind, by_ear=True)
         yield _make(scene, (kind,), NUMBERS[len(mine)], steps, mine)
 
 
@@ -328,7 +304,7 @@ def _count_silent(scene: Scene) -> Iterator[Candidate]:
     if any(p.audible and p.length_s < scene.seconds for p in scene.seen):
         return
     silent = [p for p in scene.seen if not p.audible]
-    steps = " ".join([_copied(scene.seen, _start_or_silent), *(p.instrument for p in silent)])
+    steps = " ".join([copied(scene.seen, start_or_silent), *(p.instrument for p in silent)])
     yield _make(scene, (), NUMBERS[len(silent)], steps, silent)
 
 
@@ -342,7 +318,7 @@ def _beside(scene: Scene) -> Iterator[Candidate]:
         for side, others in (("left", scene.seen[:at]), ("right", scene.seen[at + 1 :])):
             if len(others) == 1:
                 other = others[0]
-                steps = _copied((player, other))
+                steps = copied((player, other))
                 slots = (side, player.instrument)
                 yield _make(scene, slots, other.instrument, steps, (player, other))
 
@@ -369,7 +345,7 @@ def _loudest_where(scene: Scene) -> Iterator[Candidate]:
         return
     for word, player, rival in (("loudest", order[-1], order[-2]), ("lowest", order[0], order[1])):
         if _louder(player, rival) is not None:
-            steps = f"{_listed(scene, level_word)} {_found(player, level_word)}"
+            steps = f"{listed(scene, level_word)} {found(player, level_word)}"
             yield _make(scene, (word,), player.side, steps, (player,))
 
 
@@ -380,8 +356,8 @@ def _same_time(scene: Scene) -> Iterator[Candidate]:
         clear = all(seconds >= LONGER_S or seconds == 0 for seconds, _ in overlaps)
         if len(together) == 1 and clear:
             other = together[0]
-            spans = _listed(scene, start_word, end_word)
-            steps = f"{spans} {_copied((player, other), start_word, end_word)}"
+            spans = listed(scene, start_word, end_word)
+            steps = f"{spans} {copied((player, other), start_word, end_word)}"
             yield _make(scene, (player.instrument,), other.instrument, steps, (player, other))
 
 
@@ -394,7 +370,7 @@ def _first_from_side(scene: Scene) -> Iterator[Candidate]:
     for word, player in _first_last(scene):
         for side in ("left", "middle", "right"):
             if _alone_at(scene, side) is not None:
-                steps = f"{_listed(scene, start_word)} {_found(player, start_word)}"
+                steps = f"{listed(scene, start_word)} {found(player, start_word)}"
                 slots = (word, side)
                 yield _make(scene, slots, _yes(player.side == side), steps, (player,))
 
@@ -404,7 +380,7 @@ def _beside_first(scene: Scene) -> Iterator[Candidate]:
         at = scene.seen.index(player)
         for side, others in (("left", scene.seen[:at]), ("right", scene.seen[at + 1 :])):
             if len(others) == 1:
-                steps = f"{_listed(scene, start_word)} {_found(player, start_word)}"
+                steps = f"{listed(scene, start_word)} {found(player, start_word)}"
                 about = (player, others[0])
                 yield _make(scene, (side, word), others[0].instrument, steps, about)
 
@@ -417,13 +393,13 @@ def _comes_in(scene: Scene) -> Iterator[Candidate]:
     if len(order) < 2:
         return
     for n, (word, player) in enumerate(zip(ORDER, order, strict=False), start=1):
-        steps = f"{_listed(scene, start_word)} {_in_order(order[:n])}"
+        steps = f"{listed(scene, start_word)} {in_order(order[:n])}"
         yield _make(scene, (word,), player.instrument, steps, order[:n])
 
 
 def _first_where(scene: Scene) -> Iterator[Candidate]:
     for word, player in _first_last(scene):
-        steps = f"{_listed(scene, start_word)} {_found(player, start_word)}"
+        steps = f"{listed(scene, start_word)} {found(player, start_word)}"
         yield _make(scene, (word,), player.side, steps, (player,))
 
 
@@ -434,7 +410,7 @@ def _which_of_a_kind(scene: Scene) -> Iterator[Candidate]:
         if len(mine) < 2 or silent:
             continue
         starts = [p.start_s or 0.0 for p in mine]
-        steps = _copied(mine, start_word)
+        steps = copied(mine, start_word)
         if max(starts) - min(starts) <= TOGETHER_S:
             for word in ("first", "last"):
                 yield _make(scene, (kind, word), "simultaneously", steps, mine)
@@ -453,7 +429,7 @@ def _before_after(scene: Scene) -> Iterator[Candidate]:
         for word, others in (("before", order[:at]), ("after", order[at + 1 :])):
             if len(others) == 1:
                 other = others[0]
-                steps = f"{_listed(scene, start_word)} {_in_order(order)}"
+                steps = f"{listed(scene, start_word)} {in_order(order)}"
                 slots = (word, player.instrument)
                 yield _make(scene, slots, other.instrument, steps, (player, other))
 
