@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = (
     *("set-words", "set-clips", "text", "picture", "sound"),
-    *("instruct-features", "instruct", "finish"),
+    *("align-features", "align", "instruct-features", "instruct", "finish"),
 )
 
 
@@ -29,10 +29,11 @@ def recipe(folder: Path) -> Path:
     row["text"] |= {"rows": "words/instruct.jsonl", "vocab_size": 500, "compile": False}
     row["text"] |= {"hidden": 48, "layers": 1, "heads": 3, "intermediate": 64, "loop": loop}
     row["encoders"] |= {"arrays": "clips", "hidden": 40, "layers": 1, "intermediate": 48}
-    row["encoders"] |= {"compile": False, "picture": loop, "sound": loop}
+    row["encoders"] |= {"compile": False, "sound_layers": 2, "picture": loop, "sound": loop}
     row["bridge"] |= {"width": 40, "clue_layers": 1}
-    row["instruct"] |= {"rows": "clips/instruct.jsonl", "features": "clips", "compile": False}
-    row["instruct"] |= {"loop": loop, "length": 0}
+    clips = {"rows": "clips/instruct.jsonl", "features": "clips", "compile": False}
+    row["align"] |= {**clips, "loop": loop}
+    row["instruct"] |= {**clips, "loop": loop, "length": 0}
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(row))
     return path
@@ -53,7 +54,7 @@ def test_from_nothing_to_an_answer(tmp_path: Path) -> None:
     ]
     model, work = tmp_path / "model", tmp_path / "work"
     logged = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
-    assert {row["stage"] for row in logged} == {"text", "picture", "sound", "instruct"}
+    assert {row["stage"] for row in logged} == {"text", "picture", "sound", "align", "instruct"}
     assert all(row["loss"] > 0 for row in logged)
     assert {"naming", "grounding"} <= set(logged[-1])
     saved = yaml.safe_load((model / "recipe.yaml").read_text())
