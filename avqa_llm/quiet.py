@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import ERROR, getLogger
 from pathlib import Path
 
 
@@ -16,6 +17,8 @@ def quiet_loading(source: str | Path) -> Iterator[None]:
     """
     from transformers.utils import logging
 
+    # bitsandbytes misses optional kernels for products in 4 bits, whatever is being loaded.
+    getLogger("bitsandbytes.backends.cpu.ops").setLevel(ERROR)
     bars = Path(source).is_dir() and logging.is_progress_bar_enabled()
     if bars:
         logging.disable_progress_bar()

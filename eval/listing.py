@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avqa_llm.errors import AnnotationError
+from avqa_llm.folders import sha256_of
 from eval.benchmarks import BENCHMARKS
 from eval.benchmarks.bandstand import READY, sets_folder
 from eval.benchmarks.base import Benchmark
@@ -73,17 +73,9 @@ def find(data: Path) -> Iterator[Found]:
             # A file is read whole only where its name or its size gives hope.
             if not path.is_file() or (name not in by_name and path.stat().st_size not in sizes):
                 continue
-            official = recognise(path, _sha256(path))
+            official = recognise(path, sha256_of(path))
             if official or name in by_name:
                 yield Found(path=path, known=official or by_name[name], exact=bool(official))
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _block(benchmark: Benchmark, data: Path | None, found: Sequence[Found]) -> Iterator[str]:

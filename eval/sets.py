@@ -11,13 +11,13 @@ the manifest names it and keeps them.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avqa_llm.folders import sha256_of
 from eval.benchmarks import bandstand, read_benchmark
 from eval.benchmarks.bandstand import FIT, KINDS, PLAIN, READY, TRUTH
 from eval.samples import RunError, read_json, write_json
@@ -85,7 +85,7 @@ def make_sets(
     """Write the sets and the manifest, and return it.
 
     Clips that several sets show are written once. With `keep`, a set that the manifest says was
-    made of the same stays as it is.
+    made of the same stays as it is, unless its questions are not those of this generator.
 
     Raises:
         AVQAError: a number cannot be, or a folder holds another set or cannot be written.
@@ -100,7 +100,8 @@ def make_sets(
             media="mp4" if media else "none",
         )
         folder, of = out / name, bandstand.made_of(tested, fitted)
-        if keep and manifest["sets"].get(name, {}).get("made_of") == of:
+        there = manifest["sets"].get(name, {})
+        if keep and there.get("made_of") == of and not _differing(out, name, there):
             continue
         try:
             _write(name, folder, tested, fitted, _others(out, names, name))
@@ -174,7 +175,7 @@ def _entry(folder: Path, tested: SetConfig, of: Mapping[str, Any]) -> dict[str, 
         "questions": len(read_benchmark(bandstand.BANDSTAND, folder / PLAIN).questions),
         "made_of": dict(of),
         "files": hashes(folder),
-        "media": {path.name: _sha256(path) for path in sorted((folder / VIDEOS).glob("*.mp4"))},
+        "media": {path.name: sha256_of(path) for path in sorted((folder / VIDEOS).glob("*.mp4"))},
     }
 
 
@@ -182,18 +183,10 @@ def hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of truth and questions of a set, by path in it."""
     found = [*folder.glob("*.json"), *(folder / FIT).glob("*.json")]
     return {
-        path.relative_to(folder).as_posix(): _sha256(path)
+        path.relative_to(folder).as_posix(): sha256_of(path)
         for path in sorted(found)
         if path.name != READY
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _writers() -> dict[str, str]:
@@ -221,13 +214,9 @@ def check(out: Path, names: Sequence[str], manifest: Manifest) -> str:
 
     compared, other = 0, []
     for name in names:
-        known = _known_files(out / name, name, manifest["sets"].get(name))
-        compared += len(known)
-        other += [
-            f"{name}/{file}"
-            for file, sha256 in known.items()
-            if not (path := out / name / file).is_file() or _sha256(path) != sha256
-        ]
+        entry = manifest["sets"].get(name)
+        compared += len(_known_files(out / name, name, entry))
+        other += _differing(out, name, entry)
     if other:
         more = f" and {len(other) - NAMED} more" if len(other) > NAMED else ""
         raise RunError(
@@ -242,6 +231,15 @@ def check(out: Path, names: Sequence[str], manifest: Manifest) -> str:
             raise RunError(f"{name}: a gold answer is not what the oracle says: {line}")
     said = f"{compared} files are as kept" if compared else "no hashes are kept of these sets"
     return f"{out}: {said}; the oracle gives the gold answer to all {asked} questions"
+
+
+def _differing(out: Path, name: str, entry: Mapping[str, Any] | None) -> list[str]:
+    """Files of a set that are not there, or not as they are known to be."""
+    return [
+        f"{name}/{file}"
+        for file, sha256 in _known_files(out / name, name, entry).items()
+        if not (path := out / name / file).is_file() or sha256_of(path) != sha256
+    ]
 
 
 def _known_files(folder: Path, name: str, entry: Mapping[str, Any] | None) -> dict[str, str]:

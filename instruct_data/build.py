@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from avqa_llm.errors import AnnotationError, AVQAError, RecipeError
+from avqa_llm.folders import sha256_of
 from instruct_data.balance import Negatives, Trim, balance
 from instruct_data.mixing import (
     MODALITIES,
@@ -40,7 +41,7 @@ from instruct_data.mixing import (
 )
 from instruct_data.overlap import HeldOut, Hit, figures, find, place, read_held_out, refuse
 from instruct_data.records import RECORD, Record, dump, write_records
-from instruct_data.report import Tally, floors, input_files, sha256, write_report
+from instruct_data.report import Tally, floors, input_files, write_report
 
 RECORDS, RECIPE, REPORT = "records.jsonl", "recipe.yaml", "report.json"
 SPOOL, REPLACED = "spool.jsonl", "replaced"
@@ -138,7 +139,7 @@ def _build(recipe: BuildRecipe, folder: Path, force_overlap: bool) -> dict[str, 
     (folder / SPOOL).unlink()
     report = {
         **tally.as_json(),
-        "sha256": sha256(folder / RECORDS),
+        "sha256": sha256_of(folder / RECORDS),
         "seed": recipe.seed,
         "balance": recipe.balance,
         "inputs": first.inputs(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from avqa_llm.folders import sha256_of
 from instruct_data.balance import Counts, Trim, blind_floor, most_frequent
 from instruct_data.mixing import given_with
 from instruct_data.records import Record, Turn
@@ -143,19 +143,10 @@ def input_files(path: Path) -> list[dict[str, Any]]:
     """Name, size and SHA-256 of what is read: a file, or the known files of a folder."""
     files = [path / name for name in FOLDER_FILES] if path.is_dir() else [path]
     return [
-        {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256(file)}
+        {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(file)}
         for file in files
         if file.is_file()
     ]
-
-
-def sha256(path: Path) -> str:
-    """Of a file's bytes, read in pieces."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
 
 
 def write_report(folder: Path, report: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +18,7 @@ from avqa_llm.encoders.store_writer import StoreWriter
 from avqa_llm.encoding import clip_digests
 from avqa_llm.errors import AVQAError, MediaError
 from avqa_llm.featuring.files import Job
+from avqa_llm.folders import sha256_of
 from avqa_llm.media import Clip, PerSecond, read_clip
 from avqa_llm.media.changes import Cut, changed, sampling_of
 
@@ -125,7 +125,7 @@ class Worker:
         """Read a file, unless all that is wanted of it is there or in other hands."""
         writer = self.writer
         try:
-            sha256 = self._seen.pop(job.name, "") or _sha256(job.path)
+            sha256 = self._seen.pop(job.name, "") or sha256_of(job.path)
         except OSError as error:
             return Ready(job=job, errors=(f"cannot be read: {error.strerror}",))
         if not self._missing(job, sha256):
@@ -219,11 +219,3 @@ def _ahead(prepare: Callable[[Job], Ready], jobs: Iterable[Job]) -> Iterator[Rea
             last = following
         if last is not None:
             yield last.result()
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -78,7 +78,7 @@ def prefer(recipe: Recipe, place: Place, config: PreferConfig, before: str | Non
     """*Prefer*: ADPO."""
     model = load_stage_model(recipe, place, before)
     pairs = read_pairs(place.rows(config.rows))
-    rows = _clips_of(pairs)
+    rows = clips_of_pairs(pairs)
     features = load_clips(recipe, place, config.features, rows, model)
     records = [row.record for row in with_records(model, rows, features)]
     stage = Prefer(model, config)
@@ -110,7 +110,7 @@ def _need_records(rows: Sequence[ClipRow]) -> None:
         )
 
 
-def _clips_of(pairs: Sequence[PairRow]) -> list[ClipRow]:
+def clips_of_pairs(pairs: Sequence[PairRow]) -> list[ClipRow]:
     """The clips that pairs are about, each once, numbered as `PairBatches` numbers them."""
     clips = dict(zip(numbered(pairs), pairs, strict=True))
     return [clips[n].row for n in sorted(clips)]
@@ -119,7 +119,7 @@ def _clips_of(pairs: Sequence[PairRow]) -> list[ClipRow]:
 def _rows_of(stage: ConnectConfig | PreferConfig, place: Place) -> list[ClipRow]:
     """The clips that a stage learns from."""
     if isinstance(stage, PreferConfig):
-        return _clips_of(read_pairs(place.rows(stage.rows)))
+        return clips_of_pairs(read_pairs(place.rows(stage.rows)))
     return load_rows(stage, place)
 
 

@@ -133,13 +133,13 @@ def _connect(
 
 def _prefer(model: AVQAModel, run: Run, shared: Shared, folder: Path, stage: PreferConfig) -> None:
     from avqa_llm.training.loop import fit
-    from avqa_llm.training.pair_batches import PairBatches, numbered
+    from avqa_llm.training.pair_batches import PairBatches
     from avqa_llm.training.prefer import Prefer
     from avqa_llm.training.rows import read_pairs
+    from avqa_llm.training.tuning import clips_of_pairs
 
     pairs = read_pairs(shared.rows(stage.rows))
-    clips = dict(zip(numbered(pairs), pairs, strict=True))
-    rows = [clips[n].row for n in sorted(clips)]
+    rows = clips_of_pairs(pairs)
     features = changed(load_clips(run.recipe, shared, stage.features, rows, model), run)
     records = [row.record for row in with_records(model, rows, features)]
     learner = Prefer(model, stage)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from avqa_llm.errors import AnnotationError
+from avqa_llm.folders import sha256_of
 
 MAX_LIST_BYTES = 1_000_000_000
 """A JSON list is read whole, and takes several times its size in memory; JSONL has no limit."""
@@ -159,7 +160,7 @@ def read_rows(path: Path) -> tuple[Iterator[Fields], str]:
     if _starts_list(path):
         rows, sha256 = read_list(path)
         return (Fields(path, number, row) for number, row in enumerate(rows, 1)), sha256
-    return _lines(path), _sha256(path)
+    return _lines(path), sha256_of(path)
 
 
 def _starts_list(path: Path) -> bool:
@@ -173,14 +174,6 @@ def _starts_list(path: Path) -> bool:
     if not start.strip():
         raise AnnotationError(f"{path} is empty: it should hold a JSON list, or an object a line")
     return start.lstrip().startswith(b"[")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while some := file.read(_HASHED_AT_ONCE):
-            digest.update(some)
-    return digest.hexdigest()
 
 
 def _lines(path: Path) -> Iterator[Fields]:
