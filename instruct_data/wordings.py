@@ -2,8 +2,10 @@
 
 A wording is text with numbered fields: `{0}`, `{1}`, ... are the template's slots from
 left to right, so a paraphrase may use them in another order. `{0:s}` is the plural, and
-`a(n)` becomes "a" or "an" by the word that follows. A third of each template's wordings
-is held out, so that robustness to rephrasing can be measured on questions never trained on.
+`a(n)` becomes "a" or "an" by the word that follows. A third of each template's wordings in
+`wordings_*.py` is held out, so that robustness to rephrasing can be measured on questions never
+trained on; those of `training_wordings/*.txt` were written without sight of them, and are for
+training alone.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -22,11 +25,29 @@ from instruct_data.wordings_audio_visual import WORDINGS_AUDIO_VISUAL
 from instruct_data.wordings_visual import WORDINGS_VISUAL
 from instruct_data.wordings_where_when import WORDINGS_WHERE_WHEN
 
-WORDINGS: dict[str, tuple[str, ...]] = {
+
+def _read_training() -> dict[str, list[str]]:
+    """Per template text the lines that follow it, `# ` before it, in `training_wordings/*.txt`."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(Path(__file__).with_name("training_wordings").glob("*.txt")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("# "):
+                lines = found.setdefault(line[2:], [])
+            else:
+                lines.append(line)
+    return found
+
+
+_SPLIT: dict[str, tuple[str, ...]] = {
     **WORDINGS_AUDIO,
     **WORDINGS_VISUAL,
     **WORDINGS_AUDIO_VISUAL,
     **WORDINGS_WHERE_WHEN,
+}
+_TRAINING = _read_training()
+
+WORDINGS: dict[str, tuple[str, ...]] = {
+    text: (*lines, *_TRAINING.get(text, ())) for text, lines in _SPLIT.items()
 }
 """Per template text, its paraphrases. The template's own text is never among them."""
 
@@ -61,12 +82,12 @@ _REFERENCE = re.compile(
 def split(template_text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The template's wordings as (training, held out).
 
-    Held out is the third with the smallest SHA-256 of the text, so that the choice is
-    nobody's and does not move when the order of the file changes.
+    Held out is the third of those in `wordings_*.py` with the smallest SHA-256 of the text, so
+    that the choice is nobody's and does not move when the order of the file changes.
     """
+    ranked = sorted(_SPLIT[template_text], key=lambda line: hashlib.sha256(line.encode()).digest())
+    held_out = frozenset(ranked[: len(ranked) // 3])
     wordings = WORDINGS[template_text]
-    ranked = sorted(wordings, key=lambda wording: hashlib.sha256(wording.encode()).digest())
-    held_out = frozenset(ranked[: len(wordings) // 3])
     return (
         tuple(wording for wording in wordings if wording not in held_out),
         tuple(wording for wording in wordings if wording in held_out),

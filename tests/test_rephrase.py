@@ -186,7 +186,7 @@ def test_training_wordings_come_after_the_held_out_ones(
     assert [row["wording"] for row in found] == ["held-out"] * 10 + ["training"] * 15
     assert command(*flags, 7) == 0
     assert "7 in held-out wordings, 0 in training" in capsys.readouterr().out
-    assert command(*flags, 100) == 0
+    assert command(*flags, 200) == 0
     assert len(read(tmp_path, "headtail")) == len(WORDINGS[LOUDER])
 
 

@@ -95,11 +95,14 @@ def test_every_template_has_thirty_sound_wordings() -> None:
     assert wordings.check() == []
 
 
-def test_split_is_disjoint_complete_and_a_third() -> None:
+def test_split_is_disjoint_and_complete_and_holds_out_a_third_of_its_files() -> None:
+    training_alone = wordings._read_training()
+    assert set(training_alone) == set(wordings.WORDINGS)
     for text, lines in wordings.WORDINGS.items():
         training, held_out = wordings.split(text)
         assert sorted(training + held_out) == sorted(lines)
-        assert 0.25 <= len(held_out) / len(lines) <= 0.42
+        assert set(training_alone[text]) <= set(training)
+        assert 0.25 <= len(held_out) / (len(lines) - len(training_alone[text])) <= 0.42
         assert text not in held_out
 
 
