@@ -17,11 +17,11 @@ from avqa_llm.media.changes import Cut
 from avqa_llm.model import ClipTokens, read_config
 from avqa_llm.presets import find_model
 from avqa_llm.training.rows import ClipRow, Question
-from bench.findings.__main__ import _command, _parser, due, main
+from bench.findings.__main__ import _command, _is_free, _parser, due, main
 from bench.findings.changes import Change, Changed, captions, mixed
 from bench.findings.data import prepare
 from bench.findings.page import said_of, write_page
-from bench.findings.plan import PLAN, Plan, read_plan
+from bench.findings.plan import PLAN, Plan, aligned_folder, is_aligned, read_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,11 +53,22 @@ def test_every_row_is_a_recipe_and_differs_from_the_others(plan: Plan) -> None:
     assert first.key != second.key and second.recipe.instruct.loop.seed == 1
 
 
-def test_two_stages_take_as_many_steps_as_one(plan: Plan) -> None:
+def test_runs_that_differ_after_it_share_an_aligned_bridge(plan: Plan, tmp_path: Path) -> None:
+    keys = {c.name: [r.align_key for r in plan.runs(c, [0]) if r.recipe.align] for c in plan.claims}
+    for name in ("rank", "mixed", "adpo", "debiasing"):
+        assert set(keys[name]) == {keys["clues"][0]}
+    for name in ("clues", "connectors", "pooling", "order", "stages"):
+        assert len(set(keys[name])) == len(keys[name]), f"{name}: two rows share one"
     (claim,) = plan.chosen(["stages"])
-    alone, both, second = plan.runs(claim, [0])
-    assert alone.steps == both.steps
-    assert both.recipe.instruct == second.recipe.instruct and both.recipe.align is not None
+    alone = plan.runs(claim, [0])[-1]
+    assert alone.recipe.align is None and is_aligned(tmp_path, alone)
+    first, second = plan.runs(plan.chosen(["rank"])[0], [0])[:2]
+    assert _is_free(first, [], tmp_path) and not _is_free(second, [first], tmp_path)
+    folder = aligned_folder(tmp_path, first)
+    assert folder is not None
+    folder.mkdir(parents=True)
+    (folder / "align.json").write_text("{}")
+    assert _is_free(second, [first], tmp_path) and not _is_free(first, [first], tmp_path)
 
 
 def test_the_frozen_parts_are_those_of_the_embedded_model(plan: Plan) -> None:
@@ -83,6 +94,10 @@ def small(folder: Path, **changes: Any) -> Path:
             "instruct.loop.steps=2",
             "instruct.loop.batch=2",
             "instruct.loop.warmup=1",
+            "align.rows=few/instruct.jsonl",
+            "align.features=few",
+            "align.compile=false",
+            *(f"align.loop.{key}={value}" for key, value in loop.items()),
             "bridge.width=40",
             "bridge.clue_layers=1",
         ],

@@ -197,7 +197,7 @@ def _check_stages(recipe: Recipe, path: Path) -> None:
         if not 0 <= stage.missing <= 1 or not 0 <= stage.drop < 1 or not 0 <= stage.pair <= 1:
             raise RecipeError(f"{path}.{name}: missing, drop and pair are shares, from 0 to 1")
         silent = recipe.records is False or (recipe.base is not None and not recipe.base.records)
-        if not stage.questions and silent:
+        if not stage.questions and silent and stage.tokens:
             raise RecipeError(
                 f"{path}.{name}.questions: 0 learns records alone, and this model writes none; say"
                 " how many questions of a clip are learned in a step"

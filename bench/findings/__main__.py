@@ -17,7 +17,17 @@ from pathlib import Path
 from statistics import median
 
 from avqa_llm.errors import AVQAError
-from bench.findings.plan import PLAN, Claim, Plan, Run, files_of, folder_of, read_plan
+from bench.findings.plan import (
+    PLAN,
+    Claim,
+    Plan,
+    Run,
+    aligned_folder,
+    files_of,
+    folder_of,
+    is_aligned,
+    read_plan,
+)
 
 OUT, DOCS = Path("runs/findings"), Path("docs")
 
@@ -168,8 +178,9 @@ def _all(args: argparse.Namespace, plan: Plan, claims: Sequence[Claim], out: Pat
     failed: list[str] = []
     number = 0
     while waiting or alive:
-        busy = {run.key for run, _ in alive}
-        ready = next((run for run in waiting if run.key not in busy), None)
+        ready = next(
+            (run for run in waiting if _is_free(run, [one for one, _ in alive], out)), None
+        )
         if ready is not None and len(alive) < max(1, args.jobs):
             waiting.remove(ready)
             number += 1
@@ -188,6 +199,14 @@ def _all(args: argparse.Namespace, plan: Plan, claims: Sequence[Claim], out: Pat
                 failed.append(f"{run.claim.name}/{run.row.name}, seed {run.seed}")
                 print(f"failed: {failed[-1]}, see {folder_of(out, run) / 'log.txt'}", flush=True)
     return failed
+
+
+def _is_free(run: Run, alive: Sequence[Run], out: Path) -> bool:
+    """Whether no process is at work on what this run would make."""
+    if any(run.key == other.key for other in alive):
+        return False
+    aligning = {aligned_folder(out, other) for other in alive if not is_aligned(out, other)}
+    return is_aligned(out, run) or aligned_folder(out, run) not in aligning
 
 
 def _command(args: argparse.Namespace, name: str, seed: int) -> list[str]:

@@ -153,6 +153,23 @@ class Run:
         }
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
 
+    @cached_property
+    def align_key(self) -> str:
+        """What tells this run's aligned bridge from all others: runs that differ later share it."""
+        from avqa_llm.training.run import plain
+
+        recipe = plain(dataclasses.asdict(self.recipe))
+        told = {
+            "recipe": {name: recipe[name] for name in ("base", "bridge", "align")},
+            "sets": [one for one in recipe["sets"] if one["name"] == recipe["align"]["features"]],
+            "pool": sorted(self.row.pool),
+            "shuffle": self.row.shuffle,
+            "rows": self.row.rows.get("align"),
+            "parts": parts_key(self.recipe),
+            "seed": self.seed,
+        }
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:12]
+
     def _sets(self) -> set[str]:
         stages = (self.recipe.align, self.recipe.instruct, self.recipe.prefer)
         return {stage.features for stage in stages if stage}
@@ -164,6 +181,17 @@ RUN = "run.json"
 def folder_of(out: Path, run: Run) -> Path:
     """Where a run's results lie."""
     return out / "runs" / run.key
+
+
+def aligned_folder(out: Path, run: Run) -> Path | None:
+    """Where its aligned bridge lies, which other runs may share; None: it aligns nothing."""
+    return out / "aligned" / run.align_key if run.recipe.align else None
+
+
+def is_aligned(out: Path, run: Run) -> bool:
+    """Whether its aligned bridge is there, or none is wanted."""
+    folder = aligned_folder(out, run)
+    return folder is None or (folder / "align.json").exists()
 
 
 def samples_file(folder: Path, condition: str) -> Path:

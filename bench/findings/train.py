@@ -4,6 +4,7 @@ It does what `avqa train` does with the same recipe, with three differences: set
 those of all runs (`data`), tokens and rows may be changed (`changes`), and new weights depend on
 the run's seed. Killed at any moment, it goes on where it was.
 
+    OUT/aligned/KEY/                    an aligned bridge, shared by the runs that begin with it
     OUT/runs/KEY/run.json               written last: what it was, and what it cost
     OUT/runs/KEY/samples-CONDITION.jsonl  a line a question, as `python -m eval run` writes them
 """
@@ -14,13 +15,15 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from avqa_llm.media.changes import Cut
-from avqa_llm.model import AVQAModel
+from avqa_llm.model import BRIDGE, AVQAModel
 from avqa_llm.training.assemble import (
     SECONDS,
     Place,
@@ -35,7 +38,7 @@ from avqa_llm.training.features import ClipFeatures, load_features
 from avqa_llm.training.prefer import PreferConfig
 from bench.findings.changes import ROWS, Change, Changed
 from bench.findings.data import Shared, clips_of, encoded, test_name
-from bench.findings.plan import RUN, Run, folder_of, samples_file
+from bench.findings.plan import RUN, Run, aligned_folder, folder_of, samples_file
 from eval.samples import Sample, write_json
 
 CUTS = {"full": Cut(), "no sound": Cut(sound=False), "no picture": Cut(picture=False)}
@@ -51,17 +54,25 @@ def carry_out(run: Run, out: Path) -> None:
     folder, shared = folder_of(out, run), Shared.of(out, run)
     folder.mkdir(parents=True, exist_ok=True)
     costs: dict[str, Any] = {}
+    aligned = aligned_folder(out, run)
+    if aligned:
+        aligned.mkdir(parents=True, exist_ok=True)
+        costs["align"] = _noted(run, shared, aligned, "align", fresh)
+
+    def begin(run: Run) -> AVQAModel:
+        """With new weights, but for a bridge that is aligned."""
+        model = fresh(run)
+        if aligned:
+            model.load_bridge(aligned / "align" / BRIDGE)
+        return model
+
     before: str | None = None
-    for name in ("align", "instruct", "prefer"):
-        stage = getattr(run.recipe, name)
-        if stage is None:
-            continue
-        note = folder / f"{name}.json"
-        if not note.exists():
-            write_json(note, _stage(run, shared, folder, name, stage, before))
-        costs[name] = json.loads(note.read_text())
-        before = name
-    model = load_stage_model(run.recipe, Place(work=folder), before)
+    for name in ("instruct", "prefer"):
+        if getattr(run.recipe, name) is not None:
+            start = partial(_loaded, folder=folder, name=before) if before else begin
+            costs[name] = _noted(run, shared, folder, name, start)
+            before = name
+    model = _loaded(run, folder=folder, name=before) if before else begin(run)
     asked_s = 0.0
     for condition in run.claim.conditions:
         path = samples_file(folder, condition)
@@ -102,12 +113,26 @@ def fresh(run: Run) -> AVQAModel:
     return AVQAModel.fresh(model_config(run.recipe), Path(), seed=run.seed, **how)
 
 
-def _stage(
-    run: Run, shared: Shared, folder: Path, name: str, stage: Any, before: str | None
-) -> dict[str, Any]:
+def _loaded(run: Run, *, folder: Path, name: str) -> AVQAModel:
+    """The model as a stage of the run left it."""
+    return load_stage_model(run.recipe, Place(work=folder), name)
+
+
+Start = Callable[[Run], AVQAModel]
+
+
+def _noted(run: Run, shared: Shared, folder: Path, name: str, start: Start) -> Any:
+    """What a stage cost; it is trained if no note says that it was."""
+    note = folder / f"{name}.json"
+    if not note.exists():
+        write_json(note, _stage(run, shared, folder, name, start))
+    return json.loads(note.read_text())
+
+
+def _stage(run: Run, shared: Shared, folder: Path, name: str, start: Start) -> dict[str, Any]:
     """Train a stage; returns what it cost, in processor seconds of this process."""
-    place = Place(work=folder)
-    model = load_stage_model(run.recipe, place, before) if before else fresh(run)
+    stage = getattr(run.recipe, name)
+    model = start(run)
     resumed = any((folder / name).glob("checkpoint-*"))
     started = time.process_time()
     if isinstance(stage, PreferConfig):
