@@ -2,13 +2,17 @@
 PYTHON ?= python3
 ARGS ?=
 VENV := .venv
+SERVE := .venv-serve
+# vLLM's interpreter: one that AVQA_VLLM_PYTHON names, or that of our own environment for it.
+AVQA_VLLM_PYTHON ?= $(CURDIR)/$(SERVE)/bin/python
+SERVE_READY := $(if $(filter $(CURDIR)/$(SERVE)/%,$(AVQA_VLLM_PYTHON)),$(SERVE)/.ready)
 RUN := $(VENV)/bin/python -m
 INSTALL := $(RUN) pip install --disable-pip-version-check --constraint requirements.txt --editable
 
-.PHONY: help demo headline test check requirements clean
+.PHONY: help demo headline test serve serve-demo serve-env test-serve check requirements clean
 
 help: ## list the targets (default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo 'Options: PYTHON=python3.12 picks the interpreter, ARGS="-k cli" goes to pytest.'
 	@echo 'On Linux, PyPI gives the CUDA build of torch (gigabytes). For the CPU build, before the'
@@ -22,6 +26,18 @@ headline: $(VENV)/.ready ## all figures of the embedded model on Bandstand in on
 
 test: $(VENV)/.ready-dev ## set up for development, then run the tests
 	@$(RUN) pytest -q $(ARGS)
+
+serve: $(VENV)/.ready-serve ## serve the embedded model over HTTP (ARGS="--help" says more)
+	@$(VENV)/bin/avqa serve $(ARGS)
+
+serve-demo: $(VENV)/.ready-dev $(SERVE_READY) ## serve it through vLLM, ask with the openai client
+	@AVQA_VLLM_PYTHON=$(AVQA_VLLM_PYTHON) $(VENV)/bin/python app/serve_demo.py $(ARGS)
+
+serve-env: $(SERVE)/.ready ## set up vLLM in an environment of its own (some gigabytes)
+
+test-serve: $(VENV)/.ready-dev $(SERVE_READY) ## the tests with a real vLLM, which take minutes
+	@AVQA_VLLM_PYTHON=$(AVQA_VLLM_PYTHON) $(RUN) pytest -q tests/test_vllm_adapter.py \
+	  tests/test_serving_vllm.py $(ARGS)
 
 check: $(VENV)/.ready-dev ## lint, format check and types
 	$(RUN) ruff check .
@@ -45,6 +61,14 @@ $(VENV)/.ready: pyproject.toml requirements.txt
 	  echo 'Setting up $(VENV): a few minutes, once.'; \
 	  $(PYTHON) -m venv $(VENV); }
 	$(INSTALL) .
+	@touch $@
+
+$(VENV)/.ready-serve: $(VENV)/.ready
+	$(INSTALL) '.[serve]'
+	@touch $@
+
+$(SERVE)/.ready: requirements-serve.txt
+	@$(PYTHON) -m avqa_llm.serving.vllm_install $(SERVE) --python $(PYTHON)
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.ready

@@ -1,4 +1,4 @@
-"""The `avqa` command: `ask`, `demo`, `features`, `train`, `export`, `doctor`.
+"""The `avqa` command: `ask`, `demo`, `serve`, `features`, `train`, `export`, `doctor`.
 
 Only the standard library is imported here. A command names the function that carries it out
 as `module:function`, and that module is imported when the command runs, so that `avqa --help`
@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_ask(commands)
     _add_demo(commands)
+    _add_serve(commands)
     _add_features(commands)
     _add_train(commands)
     _add_export(commands)
@@ -102,6 +103,83 @@ def _add_demo(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     _add_model(demo)
     demo.set_defaults(target="avqa_llm.asking:run_demo")
+
+
+def _add_serve(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="answer many people over HTTP, in OpenAI's protocol",
+        description="Serve a model over HTTP, in OpenAI's protocol: with a vLLM that is started "
+        "and watched, or without it in this process. docs/SERVING.md has the rest.",
+        usage="%(prog)s [options] [-- options of vLLM]",
+    )
+    _add_model(serve)
+    serve.add_argument(
+        "--name", help="under which it is served (default: the preset's or folder's)"
+    )
+    serve.add_argument(
+        "--adapter",
+        metavar="NAME=DIR",
+        action="append",
+        default=[],
+        help="another adapter of the same base, served as NAME; repeatable",
+    )
+    serve.add_argument(
+        "--engine",
+        choices=("local", "vllm"),
+        help="what generates (default: vllm where it is installed, else local)",
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="to listen on (default: %(default)s)")
+    serve.add_argument(
+        "--port", type=int, default=8000, help="0: a free one (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--keys", metavar="FILE", type=Path, help="hashes of API keys; needed beyond this machine"
+    )
+    serve.add_argument(
+        "--admin-keys",
+        metavar="FILE",
+        type=Path,
+        help="hashes of keys that may add and remove adapters",
+    )
+    serve.add_argument(
+        "--adapters-folder",
+        metavar="DIR",
+        type=Path,
+        help="where adapters must lie that are added while it runs",
+    )
+    serve.add_argument(
+        "--allow-host",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="a host that media may be fetched from; repeatable (default: none is)",
+    )
+    serve.add_argument(
+        "--store", metavar="DIR", type=Path, help="features and uploads (default: the user's cache)"
+    )
+    serve.add_argument(
+        "--rate",
+        metavar="PER_S",
+        type=float,
+        help="requests a second of one key or address in the long run (default: 20; 0: any)",
+    )
+    serve.add_argument(
+        "--check", action="store_true", help="say what is missing and what mends it, and end"
+    )
+    serve.add_argument(
+        "--vllm-python", metavar="PATH", type=Path, help="interpreter with vLLM (AVQA_VLLM_PYTHON)"
+    )
+    serve.add_argument(
+        "--vllm-port", metavar="N", type=int, default=0, help="of the vLLM that is started"
+    )
+    serve.add_argument(
+        "--vllm-url",
+        metavar="URL",
+        help="a vLLM of another `avqa serve`, to share it; both need its key in AVQA_VLLM_KEY",
+    )
+    serve.add_argument("more", nargs="*", help=argparse.SUPPRESS)
+    serve.set_defaults(target="avqa_llm.serving.command:run")
 
 
 def _add_features(commands: Subparsers[argparse.ArgumentParser]) -> None:

@@ -57,6 +57,10 @@ NEEDS = (
     Need(package="gradio", purpose="the chat page", extra="app"),
     Need(package="langchain", purpose="the agent", extra="agent"),
     Need(package="langchain-openai", purpose="the agent", extra="agent"),
+    Need(package="fastapi", purpose="avqa serve", extra="serve"),
+    Need(package="uvicorn", purpose="avqa serve", extra="serve"),
+    Need(package="python-multipart", purpose="uploads of avqa serve", extra="serve"),
+    Need(package="prometheus-client", purpose="/metrics of avqa serve", extra="serve"),
     Need(package="matplotlib", purpose="figures of reports", extra="eval"),
 )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -47,6 +47,8 @@ class ClipEncoder:
         self._identities = (identity(model.picture), identity(model.sound)) if cache else ("", "")
         self._sounds: OrderedDict[str, Tokens] = OrderedDict()
         self._pictures: OrderedDict[str, Tokens] = OrderedDict()
+        self.computed = 0
+        """Clips of `many` for which an encoder had to run."""
 
     def __call__(self, clip: Clip) -> ClipTokens:
         """Tokens of a clip, computed or remembered."""
@@ -60,6 +62,42 @@ class ClipEncoder:
             picture=_once(self._pictures, names[1], lambda: model.picture(clip)),
             seconds=clip.duration_s,
         )
+
+    def many(self, clips: Sequence[Clip]) -> list[ClipTokens]:
+        """Tokens of several clips; what nobody remembers is computed in joint batches."""
+        names = [clip_digests(clip) for clip in clips]
+        keys = [self._missing(*both) for both in zip(clips, names, strict=True)]
+        new = [n for n, key in enumerate(keys) if key is not None]
+        model = self.model
+        pictures = {names[n][1]: clips[n] for n in new if names[n][1] not in self._pictures}
+        sounds = {names[n][0]: clips[n] for n in new if names[n][0] not in self._sounds}
+        _fill(self._pictures, pictures, model.picture)
+        _fill(self._sounds, sounds, model.sound)
+        for n in new:
+            if self.cache is not None and self.store is None:
+                both = self._pictures[names[n][1]], self._sounds[names[n][0]]
+                self.cache.put(str(keys[n]), *both)
+        self.computed += len(new)
+        return [self(clip) for clip in clips]
+
+    def _missing(self, clip: Clip, names: tuple[str, str]) -> str | None:
+        """The name on disk of what has to be computed for a clip; None where nothing has."""
+        if self.store is not None:
+            self._look(names, self.store)
+        if names[0] in self._sounds and names[1] in self._pictures:
+            return None
+        if self.cache is None:
+            return ""
+        key = self._key(clip, names)
+        if (kept := self.cache.get(key)) is None:
+            return key
+        _once(self._pictures, names[1], lambda: kept[0])
+        _once(self._sounds, names[0], lambda: kept[1])
+        return None
+
+    def _key(self, clip: Clip, names: tuple[str, str]) -> str:
+        sampling = self.model.config.picture.sampling()
+        return clip_key(clip.sha256, names, *self._identities, sampling)
 
     def _look(self, names: tuple[str, str], store: FeatureStore) -> None:
         """Take from a store what it has: a muted clip still has the frames of the whole one."""
@@ -75,8 +113,7 @@ class ClipEncoder:
 
         Beside a store nothing is put there, for its values may be rougher than the cache's.
         """
-        sampling = self.model.config.picture.sampling()
-        key = clip_key(clip.sha256, names, *self._identities, sampling)
+        key = self._key(clip, names)
         kept = cache.get(key)
         picture, sound = kept or (
             self._pictures.get(names[1]) or self.model.picture(clip),
@@ -101,6 +138,14 @@ def _digest(array: np.ndarray, *more: Any) -> str:
     if array.size:
         digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
+
+
+def _fill(kept: OrderedDict[str, Tokens], clips: dict[str, Clip], encoder: Any) -> None:
+    """Run an encoder over clips, under whose names its tokens are kept."""
+    some = list(clips.values())
+    found = [encoder(*some)] if len(some) == 1 else encoder.many(some)
+    for name, tokens in zip(clips, found, strict=True):
+        _once(kept, name, lambda tokens=tokens: tokens)  # type: ignore[misc]
 
 
 def _once(kept: OrderedDict[str, Tokens], name: str, make: Callable[[], Tokens]) -> Tokens:

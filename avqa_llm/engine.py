@@ -1,14 +1,16 @@
-"""The local engine: answers questions about clips with a model in this process.
+"""Engines: they answer questions about clips.
 
 A clip is encoded, bridged and written down (its event record) once; then any number of
-questions go on from there, in one batch.
+questions go on from there, in one batch. `LocalEngine` has the language model in this process;
+`avqa_llm.remote` has it behind a server.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ from avqa_llm.prompt import CLUE, PICTURE, SOUND, Turn, spoken
 from avqa_llm.questions import Questions
 from avqa_llm.session import Session, finished, warnings_about
 
-__all__ = ["LocalEngine", "Reading", "Session", "cache_folder", "load_engine"]
+__all__ = ["Engine", "LocalEngine", "Reading", "Session", "cache_folder", "load_engine"]
 
 RECORD_LIMIT, STEPS_LIMIT, OPEN_LIMIT = 120, 96, 128
 """Most tokens of a record, of an answer's steps, of an open answer."""
@@ -51,7 +53,8 @@ class Reading:
     paces: tuple[float, ...]
     """Of the clips' clocks; see `avqa_llm.clock`."""
     keys: ClipKeys
-    context: Context
+    context: Any
+    """What the language model has read, as the engine that made this keeps it."""
     records: tuple[str, ...]
     chances: tuple[list[float], ...]
     """Log-probabilities of the records' tokens."""
@@ -70,8 +73,8 @@ class Outcome:
     signs: dict[str, float]
 
 
-class LocalEngine:
-    """Answers with a model directory, on this machine."""
+class Engine:
+    """What engines have in common: all but the language model's own work."""
 
     def __init__(
         self,
@@ -79,40 +82,14 @@ class LocalEngine:
         *,
         cache: FeatureCache | None = None,
         features: FeatureStore | None = None,
-        merge: bool = True,
+        paced: bool = True,
     ) -> None:
-        """Take a model over.
-
-        Args:
-            model: from now on this engine's own, unless `merge` is False.
-            cache: where encoder tokens of clips are kept on disk; none: in memory only.
-            features: where those of many clips are already (`avqa features`).
-            merge: add LoRA to the weights that it adapts; False leaves the model as it is, for
-                training to go on. How long clips may be is being learned then, so they keep
-                their pace.
-        """
+        """`paced`: clips longer than those of the model's training are shown to it faster."""
         self.model = model
-        if merge and not any(getattr(part, "merged", False) for part in model.llm.modules()):
-            model.llm.merge_adapter()  # the same function in fewer products: faster
-        self.decoder = Decoder(model.llm)
         self.encoder = ClipEncoder(model, cache, features)
-        self.longest_s = model.config.world.longest_s if merge else 0.0
+        self.longest_s = model.config.world.longest_s if paced else 0.0
         self.labels = LABELS
         self._label_ids = [model.prompt.text(spoken(label)) for label in LABELS]
-
-    @classmethod
-    def load(
-        cls, model: str | Path, *, cache: bool = False, features: Path | None = None
-    ) -> LocalEngine:
-        """Load a preset or a model directory; `features` is a folder of `avqa features`.
-
-        Raises:
-            CheckpointError: there is none of that name, it is incomplete, or the features are
-                not those of its encoders.
-        """
-        kept = FeatureCache(cache_folder(), CACHE_BYTES) if cache else None
-        store = None if features is None else FeatureStore(features)
-        return cls(AVQAModel.from_pretrained(find_model(model)), cache=kept, features=store)
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -147,15 +124,8 @@ class LocalEngine:
         keys = model.keys([hurried(*both) for both in zip(seen, paces, strict=True)])
         soft, exists, _ = model.clues(keys, [prompt.events] * len(clips))
         embeds = [self._prefix(keys, soft, exists, n) for n in range(len(clips))]
-        context, logits = read(self.decoder, embeds)
         bridged = time.perf_counter()
-        written = Written([[] for _ in clips], [[] for _ in clips])
-        if model.config.records:
-            stops = set(prompt.eos)
-            written, _, parts = greedy(
-                self.decoder, context, logits, stops=stops, limit=RECORD_LIMIT
-            )
-            context = parts.whole()
+        context, written = self._watch(embeds)
         texts = tuple(prompt.tokenizer.decode(ids).strip() for ids in written.ids)
         timing = {"bridge": bridged - started, "record": time.perf_counter() - bridged}
         return Reading(
@@ -258,68 +228,82 @@ class LocalEngine:
         offered = choices or [()] * len(rows)
         outcomes: dict[int, Outcome] = {}
         for numbers in questions.batches(CHUNK):
-            context, logits = self._begin(reading, questions, numbers)
-            before = [reading.chances[questions.clips[n]] for n in numbers]
-            if open_ended:
-                found = self._free(context, logits, before)
-            else:
-                own = [offered[n] for n in numbers]
-                found = self._closed(context, logits, before, own, runners_up)
-            outcomes.update(zip(numbers, found, strict=True))
-        consumed = [_consumed(reading, clip) for clip in range(len(reading.tokens))]
-        where = [_cited(questions, reading, n) if evidence else () for n in range(len(rows))]
+            own = None if open_ended else [offered[n] for n in numbers]
+            some = self._outcomes(reading, questions, numbers, own, runners_up)
+            outcomes.update(zip(numbers, some, strict=True))
+        found = [outcomes[n] for n in range(len(rows))]
+        answers = self._answers(reading, questions, found, evidence=evidence)
         seconds = (time.perf_counter() - started) / max(1, len(rows))
+        return [replace(a, timing_s={**a.timing_s, "answer": seconds}) for a in answers]
+
+    def _answers(
+        self, reading: Reading, questions: Questions, outcomes: Sequence[Outcome], *, evidence: bool
+    ) -> list[Answer]:
+        """What came out for each question, with what is known of its clip."""
+        consumed = [_consumed(reading, clip) for clip in range(len(reading.tokens))]
         return [
             Answer(
-                answer=outcomes[n].text,
-                label=outcomes[n].label,
-                probability=round(outcomes[n].probability, 4),
-                alternatives=outcomes[n].others,
-                evidence=where[n],
+                answer=outcome.text,
+                label=outcome.label,
+                probability=round(outcome.probability, 4),
+                alternatives=outcome.others,
+                evidence=_cited(questions, reading, n) if evidence else (),
                 consumed=consumed[clip],
-                steps=outcomes[n].steps,
+                steps=outcome.steps,
                 record=reading.records[clip],
                 pace=reading.paces[clip],
-                signs=outcomes[n].signs,
-                timing_s={**reading.timing_s, "answer": seconds},
+                signs=outcome.signs,
+                timing_s=dict(reading.timing_s),
             )
-            for n, (clip, _) in enumerate(rows)
+            for n, (clip, outcome) in enumerate(zip(questions.clips, outcomes, strict=True))
         ]
 
-    def _begin(
-        self, reading: Reading, questions: Questions, numbers: Sequence[int]
-    ) -> tuple[Context, Tensor]:
-        """Let the model read questions, in batches that caches of processors can hold."""
-        contexts, logits = [], []
-        for at in range(0, len(numbers), READ):
-            some = numbers[at : at + READ]
-            clips = torch.tensor([questions.clips[n] for n in some], device=self.model.device)
-            contexts.append(reading.context.branch(clips))
-            placed = questions.place(self.model, some)
-            logits.append(self.decoder.feed(contexts[-1], *placed)[:, -1])
-        return joined(contexts), torch.cat(logits)
+    # -- the language model ----------------------------------------------------------------
 
-    def _closed(
+    def _watch(self, embeds: Sequence[Tensor]) -> tuple[Any, Written]:
+        """Read the starts (L, E) of clips and write their records: what was read, and written."""
+        raise NotImplementedError
+
+    def _outcomes(
         self,
-        context: Context,
-        logits: Tensor,
+        reading: Reading,
+        questions: Questions,
+        numbers: Sequence[int],
+        offered: Sequence[tuple[str, ...]] | None,
+        runners_up: int,
+    ) -> list[Outcome]:
+        """Answer chosen questions.
+
+        `offered`: answers to choose from, for each question (nothing: the labels); None: open ones.
+        """
+        raise NotImplementedError
+
+    # -- judging what it wrote --------------------------------------------------------------
+
+    def _texts(self, offered: Sequence[tuple[str, ...]]) -> list[list[list[int]]]:
+        """Token ids of what is offered to each question; of the labels, where nothing is.
+
+        A choice is ranked with its end, for one may be the start of another.
+        """
+        prompt = self.model.prompt
+        return [
+            [prompt.text(spoken(text)) + prompt.eos for text in own] if own else self._label_ids
+            for own in offered
+        ]
+
+    def _judged(
+        self,
+        scores: Tensor,
+        steps: Written,
         before: Sequence[Sequence[float]],
         offered: Sequence[tuple[str, ...]],
         runners_up: int,
     ) -> list[Outcome]:
-        """Steps greedily, then what is offered (nothing: the labels) by likelihood.
+        """Closed answers by their log-likelihoods (B, A) after the steps.
 
-        A choice is ranked with its end, for one may be the start of another. `before`: chances of
-        the tokens of each row's record.
+        `before`: chances of the tokens of each row's record.
         """
         prompt = self.model.prompt
-        stops = {prompt.steps_end[-1]} | set(prompt.eos)
-        steps, logits, parts = greedy(self.decoder, context, logits, stops=stops, limit=STEPS_LIMIT)
-        ids = [
-            [prompt.text(spoken(text)) + prompt.eos for text in own] if own else self._label_ids
-            for own in offered
-        ]
-        scores = rank(self.decoder, parts, logits, ids).cpu()
         top = scores.topk(min(1 + runners_up, scores.shape[1]))
         rest = scores.scatter(1, top.indices[:, :1], -torch.inf).logsumexp(1)
         margins = (top.values[:, 0] - rest).tolist()
@@ -327,7 +311,8 @@ class LocalEngine:
         likely = scores.softmax(-1).gather(1, top.indices).tolist()
         outcomes = []
         for n, (own, said) in enumerate(zip(offered, steps.ids, strict=True)):
-            names = [(own or self.labels)[i] for i in top.indices[n].tolist() if i < len(ids[n])]
+            every = own or self.labels
+            names = [every[i] for i in top.indices[n].tolist() if i < len(every)]
             rival = shares[n][0] if shares[n] else 0.0
             signs = signs_of(margins[n], steps.chances[n], before[n], rival=rival)
             if (calibration := self.model.config.calibration) is not None:
@@ -345,24 +330,101 @@ class LocalEngine:
             )
         return outcomes
 
-    def _free(
-        self, context: Context, logits: Tensor, before: Sequence[Sequence[float]]
-    ) -> list[Outcome]:
+    def _said(self, said: Written, before: Sequence[Sequence[float]]) -> list[Outcome]:
         """Free text, with the probability of its first token, or by the model's calibration."""
         prompt, calibration = self.model.prompt, self.model.config.calibration
-        first = logits.softmax(-1).max(-1).values.tolist()
-        stops = set(prompt.eos)
-        said, _, _ = greedy(self.decoder, context, logits, stops=stops, limit=OPEN_LIMIT)
         outcomes = []
         for n, (ids, chances) in enumerate(zip(said.ids, said.chances, strict=True)):
             text = _last(prompt.tokenizer.decode(ids).strip())
             steps = _steps(ids, prompt.steps_end[-1])
             signs = signs_of(log_odds(sum(chances[steps:])), chances[:steps], before[n])
-            chance = first[n] if calibration is None else calibration.chance(signs)
+            chance = math.exp(chances[0]) if calibration is None else calibration.chance(signs)
             outcomes.append(
                 Outcome(text=text, label=to_label(text), probability=chance, signs=signs)
             )
         return outcomes
+
+
+class LocalEngine(Engine):
+    """Answers with a model directory, on this machine."""
+
+    def __init__(
+        self,
+        model: AVQAModel,
+        *,
+        cache: FeatureCache | None = None,
+        features: FeatureStore | None = None,
+        merge: bool = True,
+    ) -> None:
+        """Take a model over.
+
+        Args:
+            model: from now on this engine's own, unless `merge` is False.
+            cache: where encoder tokens of clips are kept on disk; none: in memory only.
+            features: where those of many clips are already (`avqa features`).
+            merge: add LoRA to the weights that it adapts; False leaves the model as it is, for
+                training to go on. How long clips may be is being learned then, so they keep
+                their pace.
+        """
+        super().__init__(model, cache=cache, features=features, paced=merge)
+        if merge and not any(getattr(part, "merged", False) for part in model.llm.modules()):
+            model.llm.merge_adapter()  # the same function in fewer products: faster
+        self.decoder = Decoder(model.llm)
+
+    @classmethod
+    def load(
+        cls, model: str | Path, *, cache: bool = False, features: Path | None = None
+    ) -> LocalEngine:
+        """Load a preset or a model directory; `features` is a folder of `avqa features`.
+
+        Raises:
+            CheckpointError: there is none of that name, it is incomplete, or the features are
+                not those of its encoders.
+        """
+        kept = FeatureCache(cache_folder(), CACHE_BYTES) if cache else None
+        store = None if features is None else FeatureStore(features)
+        return cls(AVQAModel.from_pretrained(find_model(model)), cache=kept, features=store)
+
+    def _watch(self, embeds: Sequence[Tensor]) -> tuple[Context, Written]:
+        context, logits = read(self.decoder, embeds)
+        if not self.model.config.records:
+            return context, Written([[] for _ in embeds], [[] for _ in embeds])
+        stops = set(self.model.prompt.eos)
+        written, _, parts = greedy(self.decoder, context, logits, stops=stops, limit=RECORD_LIMIT)
+        return parts.whole(), written
+
+    def _outcomes(
+        self,
+        reading: Reading,
+        questions: Questions,
+        numbers: Sequence[int],
+        offered: Sequence[tuple[str, ...]] | None,
+        runners_up: int,
+    ) -> list[Outcome]:
+        prompt = self.model.prompt
+        context, logits = self._begin(reading, questions, numbers)
+        before = [reading.chances[questions.clips[n]] for n in numbers]
+        stops = set(prompt.eos)
+        if offered is None:
+            said, _, _ = greedy(self.decoder, context, logits, stops=stops, limit=OPEN_LIMIT)
+            return self._said(said, before)
+        stops.add(prompt.steps_end[-1])
+        steps, logits, parts = greedy(self.decoder, context, logits, stops=stops, limit=STEPS_LIMIT)
+        scores = rank(self.decoder, parts, logits, self._texts(offered)).cpu()
+        return self._judged(scores, steps, before, offered, runners_up)
+
+    def _begin(
+        self, reading: Reading, questions: Questions, numbers: Sequence[int]
+    ) -> tuple[Context, Tensor]:
+        """Let the model read questions, in batches that caches of processors can hold."""
+        contexts, logits = [], []
+        for at in range(0, len(numbers), READ):
+            some = numbers[at : at + READ]
+            clips = torch.tensor([questions.clips[n] for n in some], device=self.model.device)
+            contexts.append(reading.context.branch(clips))
+            placed = questions.place(self.model, some)
+            logits.append(self.decoder.feed(contexts[-1], *placed)[:, -1])
+        return joined(contexts), torch.cat(logits)
 
 
 def load_engine(model: str | Path, *, cache: bool = False, features: Path | None = None) -> Any:

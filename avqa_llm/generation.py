@@ -9,7 +9,7 @@ Legend: B rows, L tokens, E width of the language model, V vocabulary, A answers
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,9 @@ HOPELESS = 9.0
 """An answer that is sure to be e^9 (8000) times less likely than another is not read to its end."""
 RANKED = 64
 """Answers that are read as one batch."""
+Watch = Callable[[list[int], list[int], list[float], Tensor], Sequence[int]]
+"""Is told of rows, their new tokens, log-probabilities of these and the logits (rows, V) that they
+were chosen from; says which rows are to write no more."""
 SHRINK = 0.75
 """When less than this share of a batch is still being written, the other rows leave it."""
 
@@ -61,6 +64,19 @@ class Context:
         owned = [layer.own() for layer in self.cache.layers]
         layers = [(k[n : n + 1, :, columns], v[n : n + 1, :, columns]) for k, v in owned]
         return Prefix(layers, columns)
+
+    def alone(self, n: int) -> Context:
+        """A copy of one row without padding and spare room."""
+        prefix = self._row(n)
+        length = len(prefix.columns_P)
+        columns = torch.arange(length, device=self.there_BL.device)
+        return Context(
+            cache=Cache(layers=[OwnLayer.of(*layer) for layer in prefix.layers]),
+            there_BL=torch.ones_like(columns, dtype=torch.bool)[None],
+            lengths_B=self.lengths_B[n : n + 1].clone(),
+            shares=self.shares,
+            _split=(length, [Prefix(prefix.layers, columns)]),
+        )
 
     def rows(self, index: Tensor) -> Context:
         """A copy of chosen rows, in any order and number; what they share is shared still."""
@@ -127,6 +143,31 @@ def joined(contexts: Sequence[Context]) -> Context:
         lengths_B=torch.cat([context.lengths_B for context in contexts]),
         shares=contexts[0].shares,
         prefixes=prefixes[0].joined(prefixes[1:]) if prefixes else None,
+    )
+
+
+def apart(context: Context) -> list[Context]:
+    """Each row as a context of its own, without padding and spare room: to be kept."""
+    return [context.alone(n) for n in range(len(context.lengths_B))]
+
+
+def together(contexts: Sequence[Context]) -> Context:
+    """Contexts that `apart` gave as one, to branch from and for nothing else.
+
+    Nothing is copied if the model can do without.
+    """
+    if len(contexts) == 1 or not all(context.shares for context in contexts):
+        return joined(contexts)
+    longest = max(context.there_BL.shape[1] for context in contexts)
+    pad = torch.nn.functional.pad
+    there = [pad(c.there_BL, (0, longest - c.there_BL.shape[1])) for c in contexts]
+    prefixes = [prefix for c in contexts if c._split for prefix in c._split[1]]
+    return Context(
+        cache=contexts[0].cache,  # asked for the number of its layers only
+        there_BL=torch.cat(there),
+        lengths_B=torch.cat([context.lengths_B for context in contexts]),
+        shares=True,
+        _split=(longest, prefixes),
     )
 
 
@@ -229,9 +270,17 @@ class Written:
 
 
 def greedy(
-    decoder: Decoder, context: Context, logits_BV: Tensor, *, stops: set[int], limit: int
+    decoder: Decoder,
+    context: Context,
+    logits_BV: Tensor,
+    *,
+    stops: set[int],
+    limit: int,
+    watch: Watch | None = None,
 ) -> tuple[Written, Tensor, Parts]:
     """Write on greedily until a stop token, which is read too. `context` is used up.
+
+    `watch` is told of every token that is not a stop, and may end rows.
 
     Returns:
         What each row wrote, the logits (B, V) after the stop (after `limit` tokens, where none
@@ -247,9 +296,11 @@ def greedy(
     contexts = [context]
     for _ in range(limit):
         tokens, reads = logits_BV.argmax(-1), open_
-        open_ = reads & ~torch.isin(tokens, ends)
+        open_ = goes = reads & ~torch.isin(tokens, ends)
         likely = logits_BV.amax(-1) - logits_BV.logsumexp(-1)
-        rows = (part[reads].tolist() for part in (here, tokens, likely, open_))
+        if watch is not None:
+            open_ = open_ & ~_ended(watch, here, open_, (tokens, likely, logits_BV))
+        rows = (part[reads].tolist() for part in (here, tokens, likely, goes))
         for n, token, chance, goes_on in zip(*rows, strict=True):
             written.chances[n].append(chance)
             if goes_on:
@@ -266,6 +317,14 @@ def greedy(
             place[1, here] = torch.arange(len(here), device=device)
             open_ = open_[stay]
     return written, final, Parts(contexts, place[0], place[1])
+
+
+def _ended(watch: Watch, here: Tensor, goes: Tensor, new: Sequence[Tensor]) -> Tensor:
+    """Which rows of the batch (B,) are to write no more."""
+    rows = here[goes]
+    tokens, likely, logits = (part[goes] for part in new)
+    told = watch(rows.tolist(), tokens.tolist(), likely.tolist(), logits) if len(rows) else ()
+    return torch.isin(here, torch.tensor(list(told), dtype=torch.long, device=here.device))
 
 
 def rank(

@@ -40,6 +40,7 @@ def load_llm(
     attention: str = "eager",
     quantize: str | None = None,
     device: str | None = None,
+    config: Any = None,
 ) -> tuple[Any, Any]:
     """Causal language model (frozen by the caller) and tokenizer.
 
@@ -50,6 +51,7 @@ def load_llm(
         attention: how transformers attends: `eager`, `sdpa`, ...
         quantize: None or a key of `QUANTIZED`. The head and the embeddings are never quantised.
         device: where it goes; None: the processor.
+        config: another configuration than its own.
 
     Returns:
         Both. A tokenizer without a padding token that the embeddings know gets its end token as
@@ -62,7 +64,7 @@ def load_llm(
     """
     from transformers import AutoTokenizer
 
-    how = _options(dtype, quantize, device)
+    how = _options(dtype, quantize, device) | ({} if config is None else {"config": config})
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             source, revision=revision, trust_remote_code=False
@@ -92,6 +94,31 @@ def load_llm(
     if device is not None and quantize is None:
         llm = llm.to(device)
     return llm, tokenizer
+
+
+def load_words(source: str, revision: str | None, *, dtype: str = "float32") -> tuple[Any, Any]:
+    """As `load_llm`, for those who only want its words: of its layers there is but one.
+
+    Raises:
+        CheckpointError: as `load_llm`.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False)
+        config.num_hidden_layers = 1
+        if getattr(config, "layer_types", None):
+            config.layer_types = config.layer_types[:1]
+    except (OSError, ValueError, AttributeError):  # no such config, or an unusual one: as it is
+        return load_llm(source, revision, dtype=dtype)
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()  # it would list the layers that are left out
+    try:
+        return load_llm(source, revision, dtype=dtype, config=config)
+    finally:
+        logging.set_verbosity(before)
 
 
 def _options(dtype: str, quantize: str | None, device: str | None) -> dict[str, Any]:

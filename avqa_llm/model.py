@@ -11,6 +11,7 @@ the language model.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -27,7 +28,16 @@ from avqa_llm.calibrator import Calibration
 from avqa_llm.connectors import Layout
 from avqa_llm.encoders import PictureConfig, PictureEncoder, SoundConfig, SoundEncoder, Tokens
 from avqa_llm.errors import AVQAError, CheckpointError
-from avqa_llm.llm import ADAPTER, ADAPTER_CONFIG, ALL_LINEAR, load_adapter, load_llm, lora_targets
+from avqa_llm.llm import (
+    ADAPTER,
+    ADAPTER_CONFIG,
+    ALL_LINEAR,
+    Merged,
+    load_adapter,
+    load_llm,
+    load_words,
+    lora_targets,
+)
 from avqa_llm.media import Clip
 from avqa_llm.prompt import CLUE, PICTURE, SOUND, Prompt
 from avqa_llm.quiet import quiet_loading
@@ -316,6 +326,33 @@ class AVQAModel(nn.Module):
         if trained:
             widen_adapter(llm)
         model = cls(config, **_encoders(config, beside), llm=llm, tokenizer=tokenizer)
+        model.load_bridge(folder / BRIDGE)
+        return model.eval()
+
+    @classmethod
+    def without_llm(
+        cls, folder: str | Path, *, words: tuple[Any, Any] | None = None, dtype: str = "float32"
+    ) -> AVQAModel:
+        """Load a model directory whose language model runs elsewhere: of it, only the words.
+
+        Args:
+            folder: the model directory.
+            words: language model and tokenizer of another model of the same base, to share them.
+            dtype: of the words, if they are loaded.
+
+        Raises:
+            CheckpointError: a file is missing, foreign or does not fit the others.
+        """
+        folder = Path(folder)
+        config = read_config(folder)
+        if words is None:
+            base, tokenizer = load_words(
+                located(config.llm, folder), config.llm_revision, dtype=dtype
+            )
+            words = (Merged(base.requires_grad_(False)), tokenizer)
+        else:  # a tokenizer changes while a prompt is set up: not under those who use it
+            words = (words[0], copy.deepcopy(words[1]))
+        model = cls(config, **_encoders(config, folder), llm=words[0], tokenizer=words[1])
         model.load_bridge(folder / BRIDGE)
         return model.eval()
 

@@ -121,6 +121,14 @@ class OwnLayer(DynamicLayer):
         return self.keys[:, :, : self.used], self.values[:, :, : self.used]
 
     @classmethod
+    def of(cls, keys: Tensor, values: Tensor) -> OwnLayer:
+        """These keys and values (B, H, S, D), themselves and not a copy."""
+        layer = cls()
+        layer.keys, layer.values = keys, values
+        layer.used, layer.is_initialized = keys.shape[2], True
+        return layer
+
+    @classmethod
     def joined(cls, layers: Sequence[OwnLayer]) -> OwnLayer:
         """The rows of some layers one after the other, padded on the right with zeros."""
         layer = cls(layers[0].before)

@@ -42,9 +42,11 @@ class Questions:
         keys: ClipKeys,
         rows: Sequence[tuple[int, str]],
         history: Sequence[Turn] = (),
+        *,
+        histories: Sequence[Sequence[Turn]] | None = None,
     ) -> Questions:
-        """(Clip number, question) pairs, each after the same history."""
-        prompt, earlier = model.prompt, model.prompt.history(history)
+        """(Clip number, question) pairs after one history, or each after its own of `histories`."""
+        prompt, turns = model.prompt, histories or [history] * len(rows)
         words = [prompt.text(spoken(question)) for _, question in rows]
         n, clues, width = len(rows), model.config.bridge.clues, keys.sound_BQE.shape[2]
         soft = keys.sound_BQE.new_zeros(n, 2 * clues, width)
@@ -57,8 +59,8 @@ class Questions:
             seen[numbers] = found.picture_weights_BN.float().cpu()
         counts = exists.sum(1).tolist()
         prompts = [
-            earlier + prompt.question_ids(own, count, again=bool(history))
-            for own, count in zip(words, counts, strict=True)
+            prompt.history(earlier) + prompt.question_ids(own, count, again=bool(earlier))
+            for own, count, earlier in zip(words, counts, turns, strict=True)
         ]
         return cls(
             clips=tuple(clip for clip, _ in rows),

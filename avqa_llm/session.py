@@ -14,14 +14,14 @@ from avqa_llm.prompt import Turn
 from avqa_llm.world import unlike_world
 
 if TYPE_CHECKING:
-    from avqa_llm.engine import LocalEngine
+    from avqa_llm.engine import Engine
 
 
 class Session:
     """A conversation about one clip, which is encoded and read once."""
 
     def __init__(
-        self, engine: LocalEngine, clip: Clip, *, times: dict[str, float] | None = None
+        self, engine: Engine, clip: Clip, *, times: dict[str, float] | None = None
     ) -> None:
         """`times`: seconds already spent on this clip, for the first answer's timings."""
         started = time.perf_counter()

@@ -15,7 +15,8 @@ load    500 requests, 50 at a time, every tenth one bad (a broken file, no base6
         it started before and after.
 
 All sides have the same weights in float32 and the same clips of Bandstand; answers are compared
-before times are. A gateway starts with an empty store. Times are wall clock; rates are over the
+before times are. A gateway starts with an empty store; `second` asks
+about files of its own. Times are wall clock; rates are over the
 whole run of a side, and ratios are of this run.
 """
 
@@ -31,6 +32,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,30 +94,25 @@ def main() -> None:
     if "chats" in parts:
         curve(engine, rows)
     for kind in args.engines.split(","):
-        for part in parts:
-            with gateway(kind) as (address, pid):
-                print(f"\n{part}, gateway with {kind}:")
-                if part == "chats":
-                    asyncio.run(chats(address, rows, size, alone))
-                elif part == "second":
+        with gateway(kind) as (address, pid):
+            for part in (part for part in ("second", "chats", "load") if part in parts):
+                print(f"\n{part}, gateway with {kind}:", flush=True)
+                if part == "second":
                     asyncio.run(second(address, size))
+                elif part == "chats":
+                    asyncio.run(chats(address, rows, size, alone))
                 else:
                     asyncio.run(load(address, rows, size, pid))
 
 
-def gateway(kind: str) -> Any:
+@contextmanager
+def gateway(kind: str) -> Iterator[tuple[str, int]]:
     """A fresh `avqa serve` with nothing kept: its address, and its process id."""
-    from contextlib import contextmanager
-
-    @contextmanager
-    def started() -> Iterator[tuple[str, int]]:
-        with (
-            tempfile.TemporaryDirectory() as store,
-            served(kind, "tiny", "--store", store, "--rate", "0") as (address, process),
-        ):
-            yield address, process.pid
-
-    return started()
+    with (
+        tempfile.TemporaryDirectory() as store,
+        served(kind, "tiny", "--store", store, "--rate", "0") as (address, process),
+    ):
+        yield address, process.pid
 
 
 def known(engine: LocalEngine, size: Size) -> list[Asked]:

@@ -138,7 +138,7 @@ def _evaluate(job: Job, spec: EngineSpec, workers: int) -> Results:
     from eval.runner import evaluate
     from eval.start import asked
 
-    return evaluate(job, asked(spec, job).load, workers=1 if spec.served else workers)
+    return evaluate(job, asked(spec, job).load, workers=1 if spec.alone else workers)
 
 
 def _about(results: Results, seconds: float) -> dict[str, Any]:

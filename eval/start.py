@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
     prepare_cpu()
     spec = engine_of(args)
     job = job_of(args, spec)
-    results = evaluate(job, asked(spec, job).load, workers=1 if spec.served else args.workers)
+    results = evaluate(job, asked(spec, job).load, workers=1 if spec.alone else args.workers)
     print(run_table(results))
     print(f"\nWritten to {args.out / RESULTS} and {args.out / SAMPLES}")
     print(f"A page to read: python -m eval report {args.out}")

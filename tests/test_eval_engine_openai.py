@@ -19,9 +19,9 @@ import pytest
 
 from avqa_llm.answer import Consumed
 from avqa_llm.labels import NO_ANSWER
+from avqa_llm.media.parts import encode
 from eval.engines import Asked
 from eval.engines import server as transport
-from eval.engines.media_parts import encode
 from eval.engines.openai import OpenAI
 from eval.engines.pace import in_order
 from eval.samples import RunError

@@ -22,6 +22,7 @@ import torch
 
 from avqa_llm.exporting import export
 from avqa_llm.presets import PRESETS
+from avqa_llm.serving.vllm_command import SITE, TARGETS
 
 PYTHON = os.environ.get("AVQA_VLLM_PYTHON")
 pytestmark = [
@@ -34,10 +35,6 @@ pytestmark = [
     pytest.mark.timeout(900),
 ]
 TINY = PRESETS["tiny"]
-# vLLM names fused layers its own way. Without the list it also wraps the embeddings, and prompt
-# embeddings then fail (https://github.com/vllm-project/vllm/issues/51122); to be removed when
-# the pinned release has the fix.
-TARGETS = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj qkv_proj gate_up_proj".split()
 PROMPTS = (
     "Events: piano l1 s0 e14 l9",
     "Question: How many violins are in the video? Answer:",
@@ -56,8 +53,9 @@ def serve(folder: Path, log: Path, *more: str) -> tuple[subprocess.Popen[bytes],
     command = [str(PYTHON), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder)]
     command += ["--served-model-name", "base", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--enforce-eager", "--max-model-len", "256", "--dtype", "float32", *more]
-    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", **inherited}
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1", **os.environ}
+    environment.setdefault("VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS", "1800")  # it compiles first
+    environment["PYTHONPATH"] = str(SITE)  # without it, processors with AMX end the server
     with log.open("wb") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file, env=environment)
     end = time.monotonic() + STARTS_WITHIN_S

@@ -10,6 +10,7 @@ Legend: P moments (frame pairs), R rows and Q columns of the token grid, D featu
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,11 +157,27 @@ class PictureEncoder(FrozenEncoder):
         size = {"height": self.size[0], "width": self.size[1]}
         return super().preparation() | size | {"mean": self.mean, "std": self.std}
 
-    @torch.no_grad()
     def forward(self, clip: Clip, batch: int = 32) -> Tokens:
         """Encode the frames that were read with `config.sampling()`."""
-        if not clip.has_picture:
-            return Tokens.none(self.width)
+        return self.many([clip], batch)[0]
+
+    @torch.no_grad()
+    def many(self, clips: Sequence[Clip], batch: int = 32) -> list[Tokens]:
+        """The same for several clips, whose frames share batches."""
+        found = [Tokens.none(self.width) for _ in clips]
+        there = [n for n, clip in enumerate(clips) if clip.has_picture]
+        if not there:
+            return found
+        moments = [self._moments(clips[n]) for n in there]
+        device, frames_PCHW = self.device, torch.cat([frames for frames, _ in moments])
+        parts = [self.grid_PRQD(part.to(device)).float() for part in frames_PCHW.split(batch)]
+        grids = torch.cat(parts).cpu().split([len(times) for _, times in moments])
+        for n, grid, (_, times) in zip(there, grids, moments, strict=True):
+            found[n] = grid_tokens(grid, times, length_s=1 / self.config.fps)
+        return found
+
+    def _moments(self, clip: Clip) -> tuple[Tensor, Tensor]:
+        """Frames (C=3) or frame pairs (C=6) of a clip (P, C, H, W), and their times (P,)."""
         frames_THWC = fit_frames(clip.frames_THWC, *self.size)
         frames_TCHW = torch.from_numpy(frames_THWC).permute(0, 3, 1, 2)
         times = torch.from_numpy(clip.frame_times_s).float()
@@ -170,9 +187,7 @@ class PictureEncoder(FrozenEncoder):
                 times = torch.cat([times, times[-1:]])
             frames_TCHW = frames_TCHW.unflatten(0, (-1, 2)).flatten(1, 2)
             times = times.unflatten(0, (-1, 2)).mean(1)
-        device = self.device
-        parts = [self.grid_PRQD(part.to(device)).float() for part in frames_TCHW.split(batch)]
-        return grid_tokens(torch.cat(parts).cpu(), times, length_s=1 / self.config.fps)
+        return frames_TCHW, times
 
     def grid_PRQD(self, frames_PCHW: Tensor) -> Tensor:
         """Token grids of frames (C=3) or frame pairs (C=6), uint8; differentiable."""

@@ -9,6 +9,7 @@ Legend: W windows, C channels, S samples, T tokens of a window, D features.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,21 +100,34 @@ class SoundEncoder(FrozenEncoder):
         """With what the checkpoint says about its input."""
         return super().preparation() | {"extractor": self._extractor}
 
-    @torch.no_grad()
     def forward(self, clip: Clip, batch: int = 8) -> Tokens:
         """Encode the whole sound of a clip."""
-        if not clip.has_sound:
-            return Tokens.none(self.width)
-        family = self.family
-        sound_CS = torch.from_numpy(clip.sound_at(family.rate_hz, family.channels).copy())
-        heard_WCS = windows(sound_CS, family)
-        there_WS = windows(torch.ones_like(sound_CS[:1]), family)[:, 0].bool()
-        parts = [
-            self._encode(part, there).float()
-            for part, there in zip(heard_WCS.split(batch), there_WS.split(batch), strict=True)
+        return self.many([clip], batch)[0]
+
+    @torch.no_grad()
+    def many(self, clips: Sequence[Clip], batch: int = 8) -> list[Tokens]:
+        """The same for several clips, whose windows share batches."""
+        found, family = [Tokens.none(self.width) for _ in clips], self.family
+        there = [n for n, clip in enumerate(clips) if clip.has_sound]
+        if not there:
+            return found
+        sounds = [
+            torch.from_numpy(clips[n].sound_at(family.rate_hz, family.channels).copy())
+            for n in there
         ]
-        values_WTD = pool(torch.cat(parts).cpu(), family.advance_s, self.config.tokens_per_s)
-        return window_tokens(values_WTD, family.advance_s, sound_CS.shape[1] / family.rate_hz)
+        heard = [windows(sound_CS, family) for sound_CS in sounds]
+        known = [windows(torch.ones_like(sound_CS[:1]), family)[:, 0].bool() for sound_CS in sounds]
+        parts = [
+            self._encode(part, there_WS).float()
+            for part, there_WS in zip(
+                torch.cat(heard).split(batch), torch.cat(known).split(batch), strict=True
+            )
+        ]
+        values = torch.cat(parts).cpu().split([len(own) for own in heard])
+        for n, values_WTD, sound_CS in zip(there, values, sounds, strict=True):
+            pooled = pool(values_WTD, family.advance_s, self.config.tokens_per_s)
+            found[n] = window_tokens(pooled, family.advance_s, sound_CS.shape[1] / family.rate_hz)
+        return found
 
     def _encode(self, sound_WCS: Tensor, there_WS: Tensor) -> Tensor:
         sound_WCS = sound_WCS.to(self.device)

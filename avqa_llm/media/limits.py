@@ -24,6 +24,9 @@ class MediaLimits:
     """Frames that are kept (not: frames that are decoded)."""
     max_picture_bytes: int = 4 * GIB
     """Memory of the kept frames, after scaling."""
+    max_sound_bytes: int = 2 * GIB
+    """Memory of the decoded sound, all channels at its native rate: silence packs so well that a
+    small file can hold more than any machine does."""
     timeout_s: float = 120.0
     """Wall clock of the whole read."""
 

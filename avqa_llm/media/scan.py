@@ -72,6 +72,7 @@ def scan(media: Media, limits: MediaLimits, deadline: Deadline) -> Scan:
                 time_s = None if frame.pts is None else frame.time - media.origin_s
                 check_length(media.path, time_s or found.sound.end_s, limits)
                 found.sound.add(frame, time_s)
+                check_sound(media.path, found.sound, limits)
         elif packet.size:
             found.picture_packets += 1
             if packet.pts is None:
@@ -115,4 +116,14 @@ def check_length(path: str, seconds: float, limits: MediaLimits) -> None:
         raise MediaError(
             f"{path}: lasts {seconds:.1f} s or more, the limit is {limits.max_seconds:g} s; "
             "cut the part that matters, or raise MediaLimits(max_seconds=...)"
+        )
+
+
+def check_sound(path: str, sound: SoundTrack, limits: MediaLimits) -> None:
+    """Raise :class:`MediaError` for a sound that takes more than ``max_sound_bytes``."""
+    if sound.bytes > limits.max_sound_bytes:
+        raise MediaError(
+            f"{path}: the sound ({sound.channels} channels at {sound.rate_hz:,} Hz) takes more "
+            f"than {limits.max_sound_bytes:,} bytes when decoded; mix or resample it, or raise "
+            "MediaLimits(max_sound_bytes=...)"
         )

@@ -31,6 +31,12 @@ class SoundTrack:
         self.gap_s = 0.0
         self._chunks: list[tuple[int, np.ndarray]] = []
         self._end = 0
+        self._samples = 0
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the whole takes, or its pieces if they lie over each other."""
+        return 4 * self.channels * max(self._end, self._samples)
 
     @property
     def end_s(self) -> float:
@@ -60,6 +66,7 @@ class SoundTrack:
         elif position > self._end:
             self.gap_s += (position - self._end) / self.rate_hz
         self._chunks.append((position, chunk_CS))
+        self._samples += chunk_CS.shape[1]
         self._end = max(self._end, position + chunk_CS.shape[1])
 
     def sound_CS(self) -> np.ndarray:

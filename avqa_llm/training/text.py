@@ -20,6 +20,7 @@ from avqa_llm.tokenizer import train_tokenizer
 from avqa_llm.training.loop import INIT_STD, LoopConfig, fit, part_of, shuffled
 from avqa_llm.training.packing import Packed, Piece, pack, packed_loss
 from avqa_llm.training.rows import ClipRow, question_blocks, read_rows
+from avqa_llm.training.sums import SumsConfig, train_sums
 
 WORD_STD = 0.5
 """Of the word embeddings at the start, so that words differ from one another at once."""
@@ -47,6 +48,8 @@ class TextConfig:
     """Also learn to write records. They are mostly chance, which slows the learning of answers."""
     length: int = 288
     """Tokens of a clip with its questions; a clip that would need more is asked fewer of them."""
+    sums: SumsConfig | None = None
+    """A second stretch, in which records are read from clues."""
     compile: bool = False
     """Compile the network: about twice as fast after the first minute; needs a C++ compiler."""
 
@@ -110,6 +113,10 @@ def train_text(config: TextConfig, *, data: Path, folder: Path, resume: bool) ->
         return {"loss": packed_loss(trunk, model.lm_head, batch)}
 
     fit("text", model, batch_at, config.loop, folder=folder, resume=resume, loss=loss)
+    if config.sums:
+        train_sums(
+            config, config.sums, model, prompt, rows, trunk=trunk, folder=folder, resume=resume
+        )
     out = folder / "llm"
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)

@@ -11,7 +11,7 @@ from typing import Any
 from eval.engines import Engine
 from eval.samples import RunError
 
-SERVER = "openai:"
+SERVER, VLLM = "openai:", "vllm:"
 ORACLE = "oracle"
 """Answers from the truth of a Bandstand set (`eval.engines.oracle`)."""
 MODES = ("rank", "generate")
@@ -24,7 +24,8 @@ class EngineSpec:
     """An engine that is yet to be made; it travels to worker processes."""
 
     model: str
-    """A preset, a model directory, `openai:NAME` for a model behind a server, or `oracle`."""
+    """A preset or a model directory, either after `vllm:` too; `openai:NAME` for a model behind a
+    server; or `oracle`."""
     mode: str = "rank"
     features: str | None = None
     """A folder of `avqa features`, from which a model here takes what its encoders would give."""
@@ -38,6 +39,11 @@ class EngineSpec:
     def served(self) -> bool:
         """Whether a server answers: then one process asks it, several questions at once."""
         return self.model.startswith(SERVER)
+
+    @property
+    def alone(self) -> bool:
+        """Whether one process is to ask, because the work is done elsewhere."""
+        return self.served or self.model.startswith(VLLM)
 
     def weights(self) -> str:
         """A fingerprint of a model's files: of the large ones, size, start and end count.
@@ -54,7 +60,7 @@ class EngineSpec:
             return hashlib.sha256(rules.read_bytes()).hexdigest()[:16]
         from avqa_llm.presets import find_model
 
-        folder, digest = find_model(self.model), hashlib.sha256()
+        folder, digest = find_model(self.model.removeprefix(VLLM)), hashlib.sha256()
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             size = path.stat().st_size
             digest.update(f"{path.relative_to(folder)} {size}\n".encode())
@@ -82,6 +88,16 @@ class EngineSpec:
         """
         if self.model == ORACLE:
             return self._oracle()
+        if self.model.startswith(VLLM):
+            from eval.engines.vllm import VLLM as Served
+
+            return Served.start(
+                self.model.removeprefix(VLLM),
+                mode=self.mode,
+                features=self.features,
+                base_url=self.base_url,
+                key_env=self.server.get("key_env", ""),
+            )
         if not self.served:
             from eval.engines.local import Local
 

@@ -18,9 +18,9 @@ from typing import Any
 from avqa_llm.answer import Answer, Consumed
 from avqa_llm.labels import LABELS, to_label
 from avqa_llm.media import Clip, Uniform, read_clip
+from avqa_llm.media.parts import PICTURES, SOUNDS, Part, Parts, encode
 from eval.choices import to_choice
 from eval.engines import Asked
-from eval.engines.media_parts import PICTURES, SOUNDS, Part, Parts, encode
 from eval.engines.pace import in_order
 from eval.engines.reply import Reply, read_reply
 from eval.engines.server import Refused, Server

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from avqa_llm.media import Clip
+from avqa_llm.media.clip import Clip
 from avqa_llm.media.sampling import nearest
 
 Part = dict[str, Any]

@@ -1,0 +1,1 @@
+"""Serving: a gateway that speaks OpenAI's protocol, and what answers behind it."""
