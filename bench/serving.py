@@ -97,12 +97,20 @@ def main() -> None:
         with gateway(kind) as (address, pid):
             for part in (part for part in ("second", "chats", "load") if part in parts):
                 print(f"\n{part}, gateway with {kind}:", flush=True)
-                if part == "second":
-                    asyncio.run(second(address, size))
-                elif part == "chats":
-                    asyncio.run(chats(address, rows, size, alone))
-                else:
-                    asyncio.run(load(address, rows, size, pid))
+                asyncio.run(measured(part, address, rows, size, alone, pid))
+
+
+async def measured(
+    part: str, address: str, rows: Sequence[Asked], size: Size, alone: dict[str, float], pid: int
+) -> None:
+    """One part against a gateway that runs."""
+    async with opened(address) as client:
+        if part == "second":
+            await second(client, size)
+        elif part == "chats":
+            await chats(client, rows, size, alone)
+        else:
+            await load(client, rows, size, pid)
 
 
 @contextmanager
@@ -192,9 +200,8 @@ def curve(engine: LocalEngine, rows: Sequence[Asked]) -> None:
 # -- 64 chats --------------------------------------------------------------------------------------
 
 
-async def chats(address: str, rows: Sequence[Asked], size: Size, alone: dict[str, float]) -> None:
+async def chats(client: Any, rows: Sequence[Asked], size: Size, alone: dict[str, float]) -> None:
     """All chats at once, each asking one question after the other."""
-    client = opened(address)
     started = time.perf_counter()
     files = {path: await uploaded(client, path) for path in paths(rows)}
     sent = time.perf_counter() - started
@@ -225,9 +232,8 @@ async def chats(address: str, rows: Sequence[Asked], size: Size, alone: dict[str
 # -- the second question ---------------------------------------------------------------------------
 
 
-async def second(address: str, size: Size) -> None:
+async def second(client: Any, size: Size) -> None:
     """First and second question about files that were never seen."""
-    client = opened(address)
     for length in size.seconds:
         made = prepare("bandstand-r", clips=size.firsts, seed=SEED + 1, seconds=length, fps=FPS)
         times: dict[str, list[float]] = {}
@@ -269,9 +275,8 @@ async def streamed(client: Any, part: dict[str, Any], question: str) -> tuple[fl
 # -- the load --------------------------------------------------------------------------------------
 
 
-async def load(address: str, rows: Sequence[Asked], size: Size, pid: int) -> None:
+async def load(client: Any, rows: Sequence[Asked], size: Size, pid: int) -> None:
     """As many requests to warm up as are counted then."""
-    client = opened(address)
     files = {path: await uploaded(client, path) for path in paths(rows)}
     memory = [resident(pid)]
     await all_of(client, rows, files, size)

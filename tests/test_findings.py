@@ -55,7 +55,7 @@ def test_every_row_is_a_recipe_and_differs_from_the_others(plan: Plan) -> None:
 
 def test_runs_that_differ_after_it_share_an_aligned_bridge(plan: Plan, tmp_path: Path) -> None:
     keys = {c.name: [r.align_key for r in plan.runs(c, [0]) if r.recipe.align] for c in plan.claims}
-    for name in ("rank", "mixed", "adpo", "debiasing"):
+    for name in ("rank", "mixed", "debiasing"):
         assert set(keys[name]) == {keys["clues"][0]}
     for name in ("clues", "connectors", "pooling", "order", "stages"):
         assert len(set(keys[name])) == len(keys[name]), f"{name}: two rows share one"

@@ -6,12 +6,16 @@ import asyncio
 import re
 import unicodedata
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from contextlib import suppress
+from functools import partial
+from typing import Annotated, Any, BinaryIO, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse
+from fastapi.responses import StreamingResponse
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.background import BackgroundTask
 
 from avqa_llm.serving.bodies import owner_of
 from avqa_llm.serving.guards import Places
@@ -20,7 +24,7 @@ from avqa_llm.serving.metrics import Metrics
 from avqa_llm.serving.refusals import Refusal
 from avqa_llm.serving.schema import Deleted, FileCard, FileList
 from avqa_llm.serving.settings import GatewaySettings
-from avqa_llm.serving.uploads import Incoming, Upload
+from avqa_llm.serving.uploads import Incoming, Upload, Uploads
 
 _FIELD_BYTES, _PARTS = 4096, 16
 _BLOCK = 1 << 20
@@ -293,7 +297,7 @@ def file_routes(files: Files) -> APIRouter:
     @router.get(
         "/v1/files/{file_id}/content",
         summary="The bytes of one of your uploads",
-        response_class=FileResponse,
+        response_class=StreamingResponse,
         responses={
             200: {
                 "content": {
@@ -302,8 +306,29 @@ def file_routes(files: Files) -> APIRouter:
             }
         },
     )
-    async def content(request: Request, file_id: str) -> FileResponse:
-        found, path = await files.run(store.get, owner_of(request), file_id)
-        return FileResponse(path, media_type="application/octet-stream", filename=found.filename)
+    async def content(request: Request, file_id: str) -> StreamingResponse:
+        found, file = await files.run(_opened, store, owner_of(request), file_id)
+        name = quote(found.filename, safe="")
+        headers = {
+            "Content-Length": str(found.bytes),
+            "Content-Disposition": f"attachment; filename*=UTF-8''{name}",
+        }
+        return StreamingResponse(
+            iter(partial(file.read, _BLOCK), b""),
+            media_type="application/octet-stream",
+            headers=headers,
+            background=BackgroundTask(file.close),
+        )
 
     return router
+
+
+def _opened(store: Uploads, owner: str, file_id: str) -> tuple[Upload, BinaryIO]:
+    """An upload and its bytes, which stay readable though it be deleted meanwhile.
+
+    Raises Refusal.
+    """
+    while True:
+        found, path = store.get(owner, file_id)
+        with suppress(FileNotFoundError):  # deleted just now: the next look says so
+            return found, path.open("rb")
