@@ -28,6 +28,7 @@ def recipe(folder: Path) -> Path:
     loop = {"steps": 2, "batch": 2, "lr": 1e-3, "warmup": 1, "log_every": 1}
     row["text"] |= {"rows": "words/instruct.jsonl", "vocab_size": 500, "compile": False}
     row["text"] |= {"hidden": 48, "layers": 1, "heads": 3, "intermediate": 64, "loop": loop}
+    row["text"]["sums"] = {"loop": loop}
     row["encoders"] |= {"arrays": "clips", "hidden": 40, "layers": 1, "intermediate": 48}
     row["encoders"] |= {"compile": False, "sound_layers": 2, "picture": loop, "sound": loop}
     row["bridge"] |= {"width": 40, "clue_layers": 1}
@@ -54,7 +55,14 @@ def test_from_nothing_to_an_answer(tmp_path: Path) -> None:
     ]
     model, work = tmp_path / "model", tmp_path / "work"
     logged = [json.loads(line) for line in (work / "metrics.jsonl").read_text().splitlines()]
-    assert {row["stage"] for row in logged} == {"text", "picture", "sound", "align", "instruct"}
+    assert {row["stage"] for row in logged} == {
+        "text",
+        "sums",
+        "picture",
+        "sound",
+        "align",
+        "instruct",
+    }
     assert all(row["loss"] > 0 for row in logged)
     assert {"naming", "grounding"} <= set(logged[-1])
     saved = yaml.safe_load((model / "recipe.yaml").read_text())
