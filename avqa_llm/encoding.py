@@ -52,11 +52,16 @@ class ClipEncoder:
 
     def __call__(self, clip: Clip) -> ClipTokens:
         """Tokens of a clip, computed or remembered."""
-        names, model = clip_digests(clip), self.model
+        names = clip_digests(clip)
         if self.store is not None:
             self._look(names, self.store)
         if self.cache is not None and not (names[0] in self._sounds and names[1] in self._pictures):
             self._load(clip, names, self.cache)
+        return self._tokens(clip, names)
+
+    def _tokens(self, clip: Clip, names: tuple[str, str]) -> ClipTokens:
+        """Those in memory; what is not there is computed."""
+        model = self.model
         return ClipTokens(
             sound=_once(self._sounds, names[0], lambda: model.sound(clip)),
             picture=_once(self._pictures, names[1], lambda: model.picture(clip)),
@@ -78,7 +83,7 @@ class ClipEncoder:
                 both = self._pictures[names[n][1]], self._sounds[names[n][0]]
                 self.cache.put(str(keys[n]), *both)
         self.computed += len(new)
-        return [self(clip) for clip in clips]
+        return [self._tokens(*both) for both in zip(clips, names, strict=True)]
 
     def _missing(self, clip: Clip, names: tuple[str, str]) -> str | None:
         """The name on disk of what has to be computed for a clip; None where nothing has."""

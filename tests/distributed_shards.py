@@ -57,6 +57,7 @@ def main() -> None:
         assert len(before) // 2 <= changed < len(before)
         folder.mkdir(exist_ok=True)
         save_file({k: v.contiguous() for k, v in back.items()}, folder / "weights.safetensors")
+    dist.barrier()  # whoever leaves first must not cut off one that still gathers
     dist.destroy_process_group()
 
 

@@ -179,7 +179,8 @@ def test_schemathesis_finds_nothing(tmp_path: Path) -> None:
             *("--phases", "coverage,fuzzing", "--max-examples", "8", "--generation-deterministic"),
             # A schema cannot say which bytes are a video, or that a question comes last.
             *("--checks", "all", "--exclude-checks", "positive_data_acceptance"),
-            *("--workers", "4", "--no-color"),
+            # CPython 3.11 may fail to parse in several threads at once (its issue 106905).
+            *("--workers", "1", "--no-color"),
         ]
         found = subprocess.run(
             [str(word) for word in command], cwd=tmp_path, capture_output=True, text=True

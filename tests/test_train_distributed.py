@@ -28,6 +28,7 @@ def start(
     if processes > 1:
         spread = ["-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
         spread += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
+        spread += ["--local-addr", "127.0.0.1"]  # a machine's own name may lead nowhere
         command = [sys.executable, *spread, *command[1:]]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -5,8 +5,11 @@ Names that end in `_now` are gauges; all others only grow.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 COUNTERS: dict[str, str] = {
     "answers": "Answers that were given.",
@@ -53,6 +56,19 @@ class Counts:
         COUNTERS[name]
         with self._lock:
             self._values[name] += by
+
+    @contextmanager
+    def outcome(self) -> Iterator[None]:
+        """Count what becomes of the answer inside: given, cancelled or failed."""
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit):
+            self.add("answers_cancelled")
+            raise
+        except BaseException:
+            self.add("answers_failed")
+            raise
+        self.add("answers")
 
     def __getitem__(self, name: str) -> int:
         return self._values[name]

@@ -9,6 +9,7 @@ without its sound and without its picture, and what its prompt does not grow by 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
@@ -164,19 +165,10 @@ class OmniService:
             raise RetryableError("too many questions are being answered; ask again later")
         self._in_flight += 1
         try:
-            events = self._events(ask)
-            try:
-                async for event in events:
-                    yield event
-            finally:
-                await events.aclose()
-            self._counts.add("answers")
-        except (asyncio.CancelledError, GeneratorExit):
-            self._counts.add("answers_cancelled")
-            raise
-        except BaseException:
-            self._counts.add("answers_failed")
-            raise
+            with self._counts.outcome():
+                async with contextlib.aclosing(self._events(ask)) as events:
+                    async for event in events:
+                        yield event
         finally:
             self._in_flight -= 1
 

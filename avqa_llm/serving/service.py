@@ -184,16 +184,10 @@ class AVQAService:
         self._in_flight += 1
         served.in_flight += 1
         try:
-            async with contextlib.aclosing(self._events(served, ask)) as events:
-                async for event in events:
-                    yield event
-            self._counts.add("answers")
-        except (asyncio.CancelledError, GeneratorExit):
-            self._counts.add("answers_cancelled")
-            raise
-        except BaseException:
-            self._counts.add("answers_failed")
-            raise
+            with self._counts.outcome():
+                async with contextlib.aclosing(self._events(served, ask)) as events:
+                    async for event in events:
+                        yield event
         finally:
             self._in_flight -= 1
             served.in_flight -= 1
