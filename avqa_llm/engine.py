@@ -335,8 +335,8 @@ class Engine:
         prompt, calibration = self.model.prompt, self.model.config.calibration
         outcomes = []
         for n, (ids, chances) in enumerate(zip(said.ids, said.chances, strict=True)):
-            text = _last(prompt.tokenizer.decode(ids).strip())
-            steps = _steps(ids, prompt.steps_end[-1])
+            steps = prompt.steps_in(ids)
+            text = prompt.tokenizer.decode(ids[steps:]).strip()
             signs = signs_of(log_odds(sum(chances[steps:])), chances[:steps], before[n])
             chance = math.exp(chances[0]) if calibration is None else calibration.chance(signs)
             outcomes.append(
@@ -444,16 +444,6 @@ def load_engine(model: str | Path, *, cache: bool = False, features: Path | None
 def cache_folder() -> Path:
     """Where encoder tokens are kept."""
     return user_cache() / "features"
-
-
-def _last(text: str) -> str:
-    """What stands after the steps."""
-    return text.rsplit(" : ", 1)[-1].lstrip(": ")
-
-
-def _steps(ids: Sequence[int], mark: int) -> int:
-    """How many tokens the steps have, with the mark that ends them."""
-    return max((n + 1 for n, token in enumerate(ids) if token == mark), default=0)
 
 
 def _consumed(reading: Reading, clip: int) -> Consumed:

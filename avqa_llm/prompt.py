@@ -101,6 +101,13 @@ class Prompt:
         """What the model is to say: steps, mark, answer, end."""
         return self.text(spoken(steps)) + self.steps_end + self.text(spoken(answer)) + self.eos
 
+    def steps_in(self, ids: Sequence[int]) -> int:
+        """How many tokens of what the model said are steps, with the mark that ends them.
+
+        The first mark counts: an answer in free words may hold a colon of its own.
+        """
+        return next((n + 1 for n, token in enumerate(ids) if token == self.steps_end[-1]), 0)
+
     def history(self, turns: Sequence[Turn]) -> list[int]:
         """Earlier turns, without their clues."""
         ids: list[int] = []

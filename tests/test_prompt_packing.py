@@ -113,6 +113,15 @@ def given(piece: Piece) -> list[int]:
     return [i for i, learned in zip(piece.ids, piece.learn, strict=True) if not learned]
 
 
+@pytest.mark.parametrize("steps", ["", "piano e9; drum e4"])
+def test_an_answer_may_hold_a_colon_of_its_own(prompt: Prompt, steps: str) -> None:
+    said = prompt.answer(steps, "two of them: piano and drum")[: -len(prompt.eos)]
+    cut = prompt.steps_in(said)
+    assert said[:cut] == prompt.text(steps) + prompt.steps_end
+    assert read(prompt, said[cut:]).strip() == "two of them: piano and drum"
+    assert prompt.steps_in(prompt.text("piano")) == 0
+
+
 def test_underscores_of_labels_are_never_shown(prompt: Prompt) -> None:
     assert prompt.answer("", "acoustic_guitar") == prompt.answer("", "acoustic guitar")
     assert prompt.question("the acoustic_guitar?", 0) == prompt.question("the acoustic guitar?", 0)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from avqa_llm.engine import OPEN_LIMIT, _last
+from avqa_llm.engine import OPEN_LIMIT
 from avqa_llm.prompt import Prompt
 from avqa_llm.serving.contract import Delta, Token
 
@@ -47,20 +47,21 @@ class Writer:
         self.limit = min(asked.most_tokens or OPEN_LIMIT, OPEN_LIMIT)
         self.finish = "stop"
         self._mark = prompt.steps_end[-1]
-        self._ids: list[int] = []
-        self._is_answer = False
+        self._written = 0
+        self._answer: list[int] | None = None  # None: it writes steps yet
         self._told = ""
         self._new: list[Token] = []  # written, and not told yet
 
     def wrote(self, token: int, chance: float, logits_V: Tensor) -> bool:
         """Take the next token; True: write no more."""
-        self._ids.append(token)
+        self._written += 1
         self._new.append(self._token(token, chance, logits_V))
-        if token == self._mark and not self._is_answer:
-            self._is_answer, self._new = True, []
-        elif self._is_answer:
-            self._tell(_last(self._prompt.tokenizer.decode(self._ids).strip()), whole=False)
-        is_full = len(self._ids) >= self.limit
+        if self._answer is not None:
+            self._answer.append(token)
+            self._tell(self._prompt.tokenizer.decode(self._answer).strip(), whole=False)
+        elif token == self._mark:
+            self._answer, self._new = [], []
+        is_full = self._written >= self.limit
         if is_full:
             self.finish = "length"
         return is_full or self._asked.gone()
@@ -70,9 +71,9 @@ class Writer:
         self._tell(text, whole=True)
 
     def _tell(self, text: str, *, whole: bool) -> None:
-        """Tell how the text goes on. A second mark begins it anew: then the end alone is right."""
+        """Tell how the text goes on."""
         more = text.removeprefix(self._told)
-        if not more or (more == text and self._told) or (more.endswith(HALF) and not whole):
+        if not more or (more.endswith(HALF) and not whole):
             return
         self._told, new, self._new = text, self._new, []
         self._asked.said(Delta(text=more, tokens=tuple(new)))
