@@ -25,7 +25,7 @@ headline: $(VENV)/.ready ## all figures of the embedded model on Bandstand in on
 	@$(RUN) eval headline $(ARGS)
 
 test: $(VENV)/.ready-dev ## set up for development, then run the tests
-	@$(RUN) pytest -q $(ARGS)
+	@$(RUN) pytest -q --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 serve: $(VENV)/.ready-serve ## serve the embedded model over HTTP (ARGS="--help" says more)
 	@$(VENV)/bin/avqa serve $(ARGS)
