@@ -124,8 +124,9 @@ def onsets_in(window: Window) -> list[float]:
     if not window.sounding_N.any():
         return []
     times = onset_times(window.flux_T, window.mono_S, window.rate_hz)
-    block = np.minimum((times * BLOCKS_HZ).astype(int) + 1, len(window.sounding_N) - 1)
-    return [float(t) for t in window.start_s + times[window.sounding_N[block]]]
+    near_N = np.convolve(window.sounding_N, np.ones(5), "same") > 0  # 20 ms before and after too
+    block = np.minimum((times * BLOCKS_HZ).astype(int), len(near_N) - 1)
+    return [float(t) for t in window.start_s + times[near_N[block]]]
 
 
 def _tempo(window: Window) -> Found:
