@@ -340,3 +340,24 @@ def test_facts_of_silence_say_so() -> None:
     facts = facts_of(clip_of(np.zeros((2, 2 * RATE))))
     assert "silent from start to end" in facts.text()
     assert facts.silent == (Span(0.0, 2.0),) and not facts.active
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    rate=st.sampled_from([1, 7, 50, 99, 100, 101, 500, 2000, 8000, 11025, 22050, 192000]),
+    samples=st.integers(1, 6000),
+    channels=st.integers(1, 8),
+    peak=st.sampled_from([0.0, 1e-7, 0.01, 1.0, 30.0]),
+    seed=st.integers(0, 5),
+)
+def test_whatever_a_file_holds_is_measured_or_refused_in_words(
+    rate: int, samples: int, channels: int, peak: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    clip = clip_of(peak * rng.uniform(-1, 1, (channels, samples)), rate)
+    facts = facts_of(clip)
+    json.dumps(facts.to_json(), allow_nan=False)
+    assert facts.text()
+    for quantity in QUANTITIES:
+        found = measure(clip, quantity)
+        assert found.note if found.value is None else math.isfinite(found.value)

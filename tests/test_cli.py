@@ -79,6 +79,7 @@ ASK = {
     "mute": False,
     "blank": False,
     "open": False,
+    "facts": False,
     "target": "avqa_llm.asking:run",
 }
 TRAIN = {
@@ -113,6 +114,7 @@ DOCTOR = {"json": False, "target": "avqa_llm.doctor:run"}
             ["ask", "--mute", "--blank", "--open", "--reader", "decord", "clip.mp4", "What plays?"],
             {**ASK, "mute": True, "blank": True, "open": True, "reader": "decord"},
         ),
+        (["ask", "clip.mp4", "What plays?", "--facts"], {**ASK, "facts": True}),
         (["listen", "clip.mp4"], LISTEN),
         (
             ["listen", "clip.mp4", "--from", "2", "--to", "4.5", "--speech", "base", "--json"],
