@@ -206,6 +206,8 @@ def test_where_the_track_ended_it_is_silent_and_nothing_else_is_said() -> None:
     assert value_of(clip, "silence", 3.0, 4.0) == 1.0
     found = measure(clip, "level", 3.0, 4.0)
     assert found.value is None and "track ends before" in found.note
+    facts = facts_of(clip, 3.0, 5.0)
+    assert facts.silent == (Span(3.0, 5.0),) and facts.level_db == (None, None)
 
 
 # -- sides -------------------------------------------------------------------------------------

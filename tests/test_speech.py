@@ -143,9 +143,12 @@ def test_listen_writes_down_speech(
     whisper: Path, spoken_S: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["listen", str(SAMPLES / "trio.mp4"), "--speech", str(whisper)]) == 0
-    assert "Speech (no speech was found)" in capsys.readouterr().out
+    assert "Speech: no speech was found" in capsys.readouterr().out
     path = tmp_path / "said.wav"
     subprocess.run(["espeak-ng", "-w", str(path), SAID], check=True)
+    assert main(["listen", str(path), "--speech", str(whisper)]) == 0
+    shown = capsys.readouterr().out
+    assert "as Whisper heard it (language: en)" in shown and "s  a voice" in shown
     assert main(["listen", str(path), "--speech", str(whisper), "--json"]) == 0
     speech = json.loads(capsys.readouterr().out)["speech"]
     assert speech["voice"] and speech["language"] == "en"

@@ -63,7 +63,7 @@ class Facts:
         said += [f"It is silent at {_listed(self.silent)}" if self.silent else "It never is silent"]
         said += [f"Loudness: {self.loudness.text()}{self._extremes()}"]
         said += [f"Onsets of notes or strokes: {len(self.onsets_s)}"]
-        said += [f"Steady pulse: {_noted(self.tempo)}", f"Pitch: {_noted(self.pitch)}"]
+        said += [f"Steady pulse: {_noted(self.tempo)}", f"Clearest pitch: {_noted(self.pitch)}"]
         if self.pitch_range.value is not None:
             said += [f"Range of the pitch: {self.pitch_range.text()}"]
         return said + self._means()

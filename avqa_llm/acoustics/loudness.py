@@ -70,6 +70,8 @@ def weighted_powers(sound_CS: np.ndarray, rate_hz: int) -> np.ndarray:
 
     hop = round(HOP_S * rate_hz)
     count = sound_CS.shape[1] // hop
+    if not count:
+        return np.zeros(0)
     weights = _SURROUND.get(len(sound_CS), (1,) * len(sound_CS))
     power_N = np.zeros(count)
     sections = k_weighting(rate_hz)

