@@ -67,6 +67,14 @@ def test_loudness_weighs_frequencies_alike_at_every_rate(rate: int, hertz: float
     assert found == pytest.approx(less_db, abs=0.1)
 
 
+def test_the_gate_leaves_out_what_is_far_below_the_rest() -> None:
+    """As case 3 of EBU Tech 3341: -36, -23 and -36 LUFS together have -23, within 0.1."""
+    loudness = [-36.0, -23.0, -36.0]
+    sines = [tone(1000, s, 10 ** (db / 20)) for db, s in zip(loudness, (10, 60, 10), strict=True)]
+    both = np.concatenate(sines)
+    assert value_of(stereo(both, both), "loudness") == pytest.approx(-23.0, abs=0.1)
+
+
 def test_the_gate_leaves_silence_out_of_the_whole_and_not_out_of_a_window() -> None:
     clip = clip_of(np.concatenate([tone(997, 2, 0.5), np.zeros(2 * RATE)]))
     sounding = value_of(clip_of(tone(997, 2, 0.5)), "loudness")

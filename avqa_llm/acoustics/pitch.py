@@ -57,10 +57,10 @@ def _differences(
     frames_SW = np.lib.stride_tricks.sliding_window_view(thin_S, width + most)
     size = next_fast_len(width + most)
     for first in range(0, len(starts_P), CHUNK):
-        frames_PW = frames_SW[starts_P[first : first + CHUNK]].astype(np.float64)
+        frames_PW = frames_SW[starts_P[first : first + CHUNK]].astype(np.float32)
         whole, head = rfft(frames_PW, size, axis=1), rfft(frames_PW[:, :width], size, axis=1)
         product_PL = irfft(whole * head.conj(), size, axis=1)[:, : most + 1]
-        sums_PW = np.cumsum(np.pad(frames_PW**2, ((0, 0), (1, 0))), axis=1)
+        sums_PW = np.cumsum(np.pad(frames_PW**2, ((0, 0), (1, 0))), axis=1, dtype=np.float64)
         energy_PL = sums_PW[:, width : width + most + 1] - sums_PW[:, : most + 1]
         d_PL = np.maximum(energy_PL[:, :1] + energy_PL - 2 * product_PL, 0.0)
         mean_PL = np.cumsum(d_PL, axis=1) / np.maximum(np.arange(most + 1), 1)
