@@ -128,6 +128,17 @@ def test_what_is_too_low_or_too_high_has_no_pitch(hertz: float) -> None:
     assert found.value is None and "no clear pitch" in found.note
 
 
+def test_a_voice_keeps_its_pitch_over_a_softer_one_and_in_noise() -> None:
+    voice = tone(220, 2, 0.1, harmonics=6)
+    for other in (tone(311.1, 2, 0.03, harmonics=6), noise(2, 0.03)):
+        assert value_of(clip_of(voice + other), "pitch") == pytest.approx(220, rel=0.01)
+
+
+def test_a_chord_says_that_it_can_read_as_a_lower_note() -> None:
+    found = measure(clip_of(tone(220, 2, 0.1) + tone(330, 2, 0.1)), "pitch")
+    assert found.value == pytest.approx(110, rel=0.01) and "chord" in found.note
+
+
 def test_noise_has_no_pitch() -> None:
     found = measure(clip_of(noise()), "pitch")
     assert found.value is None and "no clear pitch" in found.note and found.tolerance is None

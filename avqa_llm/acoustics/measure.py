@@ -177,7 +177,8 @@ def clear_pitches(window: Window) -> tuple[np.ndarray, str]:
     share = len(clear_P) / max(1, len(pitch_P))
     if share < LEAST_CLEAR or len(clear_P) * HOP_S < LEAST_S:
         return np.zeros(0), f"no clear pitch (in {share:.0%} of the time that sounds)"
-    return clear_P, f"clear in {share:.0%} of the time that sounds"
+    note = f"clear in {share:.0%} of the time that sounds; a chord can read as a lower note"
+    return clear_P, note
 
 
 def _brightness(window: Window) -> Found:

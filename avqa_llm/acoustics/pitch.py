@@ -20,7 +20,7 @@ LOWEST_HZ, HIGHEST_HZ = 40.0, 2000.0
 HOP_S = 0.02
 WIDTH_S = 0.05
 """Over which a frame is compared with itself later."""
-CLEAR = 0.12
+CLEAR = 0.2
 """What may differ between a frame and itself a period later, as part of the mean difference."""
 RATE_HZ = 22050
 """Sound is thinned to this or somewhat more."""
