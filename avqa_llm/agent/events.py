@@ -18,7 +18,8 @@ from avqa_llm.labels import INSTRUMENT_LABELS
 TICKS_PER_S = 2
 SIDES = ("left", "middle", "right")
 _PLACES = ("indoor", "outdoor")
-_PLAYER = re.compile(r"(?P<name>[a-z_ ]+?)(?: (?P<side>left|middle|right|off))?(?P<rest>(?: \S+)*)")
+_NAMES = "|".join(label.replace("_", "[ _]") for label in INSTRUMENT_LABELS)
+_PLAYER = re.compile(rf"(?P<name>{_NAMES})(?: (?P<side>left|middle|right|off))?(?P<rest>(?: \S+)*)")
 _VALUE = re.compile(r"([senlr])(\d{1,3})")
 _STEPS = 4
 
@@ -133,10 +134,6 @@ def _player(part: str, seconds: float, tick_s: float) -> Event | None:
         return None
     name = match["name"].replace(" ", "_")
     words = match["rest"].split()
-    if name not in INSTRUMENT_LABELS and name.endswith("_silent"):  # blind records name no side
-        name, words = name.removesuffix("_silent"), ["silent", *words]
-    if name not in INSTRUMENT_LABELS:
-        return None
     if words == ["silent"]:
         return Event(name=name, side=match["side"], plays=False)
     values = {m[1]: int(m[2]) for m in map(_VALUE.fullmatch, words) if m}
