@@ -22,8 +22,10 @@ WIDTH_S = 0.05
 """Over which a frame is compared with itself later."""
 CLEAR = 0.12
 """What may differ between a frame and itself a period later, as part of the mean difference."""
-RATE_HZ = 16000
+RATE_HZ = 22050
 """Sound is thinned to this or somewhat more."""
+SHORT = 40
+"""Samples below which a period is looked for in its multiples too, to know it finely."""
 CHUNK = 512
 
 
@@ -67,13 +69,26 @@ def _differences(
 
 
 def _clear_hz(d_PL: np.ndarray, rate: float) -> np.ndarray:
-    """Pitch of each frame: its first dip below CLEAR, refined by a parabola; else NaN."""
-    inner = d_PL[:, 1:-1]
-    is_dip_PL = (inner < CLEAR) & (inner <= d_PL[:, :-2]) & (inner < d_PL[:, 2:])
+    """Pitch of each frame: its first dip below CLEAR, refined; else NaN."""
+    before, at, after = d_PL[:, :-2], d_PL[:, 1:-1], d_PL[:, 2:]
+    # The dip's depth by a parabola: a short period falls between two lags.
+    bend = np.maximum(before - 2 * at + after, 1e-12)
+    is_dip_PL = (at <= before) & (at < after) & (at - (before - after) ** 2 / (8 * bend) < CLEAR)
     hertz_P = np.full(len(d_PL), np.nan)
     for frame in np.flatnonzero(is_dip_PL.any(axis=1)):
-        lag = int(np.argmax(is_dip_PL[frame])) + 1
-        hertz = rate / (lag + vertex(*d_PL[frame, lag - 1 : lag + 2]))
+        hertz = rate / _period(d_PL[frame], int(np.argmax(is_dip_PL[frame])) + 1)
         if LOWEST_HZ <= hertz <= HIGHEST_HZ:
             hertz_P[frame] = hertz
     return hertz_P
+
+
+def _period(d_L: np.ndarray, lag: int) -> float:
+    """The period near a lag, from the dips at two and four times it where it is short."""
+    period = lag + vertex(*d_L[lag - 1 : lag + 2])
+    for times in (2, 4):
+        if lag > SHORT or times * period + 2 >= len(d_L):
+            break
+        near = round(times * period)
+        near += int(np.argmin(d_L[near - 1 : near + 2])) - 1
+        period = (near + vertex(*d_L[near - 1 : near + 2])) / times
+    return period
