@@ -13,6 +13,8 @@ _STARTS = (
 )
 _JOINT = re.compile(rf",?\s+(?:and|then|and then|and also)\s+(?=(?:{_STARTS})\b)|\?\s+(?=\S)", re.I)
 _PRONOUN = re.compile(r"\b(?:it|its|this instrument|that instrument)\b", re.I)
+_ALSO = re.compile(r"\b(?:too|as well|both)\b\W*$", re.I)
+"""Of "is A audible, and is B audible too?": one question, about both."""
 _EMPTY_IT = re.compile(
     r"\bit (?:the case|true|correct|right)\b|\bwhat (?:kind )?\w* ?is it\b", re.I
 )
@@ -25,7 +27,8 @@ def parts_of(question: str) -> list[str]:
     has to begin like a question of its own, and to name something, or refer to it.
     """
     pieces = [piece.strip(" ,?") for piece in _JOINT.split(question.strip()) if piece.strip(" ,?")]
-    if len(pieces) < 2 or len(pieces) > MOST_PARTS or any(len(p.split()) < 3 for p in pieces):
+    short = any(len(piece.split()) < 3 for piece in pieces)
+    if not 1 < len(pieces) <= MOST_PARTS or short or _ALSO.search(question):
         return [question]
     parts, named = [], ""
     for piece in pieces:
