@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from avqa_llm.agent.bench import Bench, Finding
 from avqa_llm.agent.lookup import Found, Unclear, look_up
 from avqa_llm.agent.meaning import Meaning, meaning_of
-from avqa_llm.agent.measuring import measured
+from avqa_llm.agent.measuring import is_close, measured
 from avqa_llm.agent.parts import parts_of
 from avqa_llm.agent.report import Report, Step
 from avqa_llm.agent.telling import evidence_of
@@ -24,7 +24,7 @@ from avqa_llm.errors import AVQAError
 from avqa_llm.labels import NO_ANSWER, to_label
 
 NAME = "rules"
-MEASURED_NOTE = "Decided by measurement, because the model's notes did not decide."
+MEASURED_NOTE = "Decided by measurement, because the model's notes do not decide it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,15 +42,20 @@ def decide(bench: Bench, question: str) -> tuple[Decided | None, str]:
         return None, "no rule understands the question"
     if not bench.clip.has_sound:
         return None, "the clip has no sound, so its notes say nothing about any"
+    noted: Found | None = None
+    reasons = []
     try:
-        return Decided(found=look_up(meaning, bench.events)), ""
+        noted = look_up(meaning, bench.events)
+        if not is_close(meaning, bench.events):
+            return Decided(found=noted), ""
     except Unclear as error:
-        unclear = error
+        reasons.append(str(error))
     try:
         found, findings = measured(meaning, bench)
         return Decided(found=found, measured=findings), ""
     except Unclear as error:
-        return None, f"{unclear}; {error}"
+        reasons.append(str(error))
+    return (Decided(found=noted), "") if noted else (None, "; ".join(reasons))
 
 
 def answer_of(bench: Bench, decided: Decided) -> Answer:
@@ -174,5 +179,5 @@ def _step(
 
 
 def _arguments(finding: Finding) -> dict[str, object]:
-    names = ("quantity", "start_s", "end_s", "side")
+    names = ("quantity", "start_s", "end_s", "side", "from_side")
     return {name: finding.data[name] for name in names if name in finding.data}
