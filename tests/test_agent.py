@@ -226,7 +226,92 @@ def test_a_measurement_decides_what_the_record_leaves_open(
 ) -> None:
     decided, _ = decide(measurable(duo, "no voice"), question)
     assert decided is not None and decided.found.text == label
-    assert [finding.kind for finding in decided.measured] == ["measured", "measured"]
+    assert [finding.kind for finding in decided.findings] == ["measured", "measured"]
+
+
+def between(violin_S: np.ndarray, flute_S: np.ndarray, duo: Clip, record: str) -> Bench:
+    """Both play all the time, the first on the left, the second on the right."""
+    left, right = np.cos(0.25), np.sin(0.25)
+    sound_CS = np.stack([left * violin_S + right * flute_S, right * violin_S + left * flute_S])
+    bench = Bench(None, replace(duo, sound_CS=sound_CS.astype(np.float32), sound_rate_hz=RATE))
+    bench.events = parse(record, seconds=10.0)
+    return bench
+
+
+@pytest.mark.parametrize(
+    ("steps", "label", "tools"),
+    [
+        ("r2 r3", "yes", ["measure_from", "measure_from"]),  # one step may be a mistake: measured
+        ("r2 r2", "yes", ["measure_from", "measure_from"]),
+        ("r1 r3", "no", []),  # two are not
+    ],
+)
+def test_rhythms_that_are_close_are_measured_from_their_sides(
+    duo: Clip, steps: str, label: str, tools: list[str]
+) -> None:
+    one, other = steps.split()
+    record = f"voice ; violin left s0 e20 n20 l2 {one} ; flute right s0 e20 n20 l2 {other}"
+    bench = between(strokes(5.0, 0, 10, 0.1), strokes(1.9, 0.13, 10, 0.1), duo, record)
+    decided, _ = decide(bench, "Is the violin more rhythmic than the flute?")
+    assert decided is not None and decided.found.text == label
+    assert [finding.tool for finding in decided.findings] == tools
+    if tools:
+        rates = [finding.data["value"] for finding in decided.findings]
+        assert rates == pytest.approx([5.0, 1.9], rel=0.25)  # strokes that coincide are lost
+
+
+def test_what_is_too_close_to_measure_stays_as_the_record_has_it(duo: Clip) -> None:
+    record = "no voice ; violin left s0 e20 n20 l2 r3 ; flute right s0 e20 n20 l2 r2"
+    bench = between(strokes(2.2, 0, 10, 0.1), strokes(2.0, 0.1, 10, 0.1), duo, record)
+    decided, _ = decide(bench, "Is the violin more rhythmic than the flute?")
+    assert decided is not None and decided.found.text == "yes" and not decided.findings
+
+
+@pytest.mark.parametrize(
+    ("record", "why"),
+    [
+        ("violin left s0 e20 n20 l2 r2 ; flute left s0 e20 n20 l2 r2", "not the only one"),
+        ("violin left s0 e20 n20 l2 r2 ; flute off s0 e20 n20 l2 r2", "cannot be told"),
+        ("voice ; violin left s0 e20 n20 l2 r2 ; flute middle s0 e20 n20 l2 r2", "speaking"),
+    ],
+)
+def test_from_a_side_only_where_it_can_be_told(duo: Clip, record: str, why: str) -> None:
+    bench = Bench(None, duo)
+    bench.events = parse(record, seconds=10.0)
+    decided, said = decide(bench, "Is the violin more rhythmic than the flute?")
+    assert decided is None and why in said
+
+
+def test_solos_are_compared_by_measuring(duo: Clip) -> None:
+    bench = measurable(duo, "no voice")
+    for question, label in (
+        ("Is the second solo louder than the first?", "no"),
+        ("Is the first solo louder than the last solo?", "yes"),
+        ("Is the second solo quieter than the first one?", "yes"),
+    ):
+        decided, _ = decide(bench, question)
+        assert decided is not None and decided.found.text == label
+        assert decided.kind == "measured"
+    decided, why = decide(bench, "Is the third solo louder than the first?")
+    assert decided is None and "too few" in why
+
+
+def test_what_is_said_is_looked_for_and_not_made_up(duo: Clip) -> None:
+    pytest.importorskip("faster_whisper")
+    bench = measurable(duo, "voice")
+    decided, _ = decide(bench, "What is said while the violin rests?")
+    assert decided is not None and decided.kind == "transcript"
+    assert "between 4.5 and 10.0 s" in decided.found.text
+    decided, _ = decide(bench, "What is said while the tuba rests?")
+    assert decided is not None and decided.found.text.startswith("cannot tell: ")
+
+
+def test_a_mono_sound_has_no_sides(bench: Bench, duo: Clip) -> None:
+    mono = Bench(None, replace(duo, sound_CS=duo.sound_CS[:1]))
+    with pytest.raises(AgentError, match="1 channels"):
+        mono.measure_from("left", "onsets", 0.0, 5.0)
+    with pytest.raises(AgentError, match="not measured from one side"):
+        bench.measure_from("left", "loudness", 0.0, 5.0)
 
 
 def test_nothing_is_measured_while_somebody_may_speak(duo: Clip) -> None:
