@@ -30,7 +30,6 @@ from avqa_llm.serving.catalogue import Catalogue, Served, default_name
 from avqa_llm.serving.clips import Clips, Prepared
 from avqa_llm.serving.contract import (
     Ask,
-    Attached,
     Delta,
     Done,
     Event,
@@ -190,9 +189,17 @@ class AVQAService:
                         yield event
         finally:
             self._in_flight -= 1
-            served.in_flight -= 1
-            if not served.in_flight:
-                served.idle.set()
+            served.left()
+
+    async def prepare(self, ask: Ask) -> None:
+        """Read the clip of a question that will come; see `Service`."""
+        served = self.catalogue.served(ask.model)
+        self._admit()
+        served.in_flight += 1
+        try:
+            await self._read(served, ask, time.monotonic() + self.settings.deadline_s)
+        finally:
+            served.left()
 
     def _admit(self) -> None:
         """Raises RetryableError where there is no room, or nobody to answer."""
@@ -267,26 +274,30 @@ class AVQAService:
         media = ask.media[-1]
         sha256 = await self._clips.sha256(media.path)
         gone = (ask.mute, ask.blank or media.modality == "audio")
-        key = (served.uid, sha256, *gone, media.modality)
+        key = (served.uid, sha256, ask.cut, *gone, media.modality)
         if (known := self._readings.get(key)) is not None:
             self._counts.add("reading_hits")
             return known, False
         joins = key in self._flights
         self._counts.add("reading_joins" if joins else "reading_misses")
-        make = partial(self._digest, served, media, sha256, gone, key, ends)
+        make = partial(self._digest, served, ask, sha256, gone, key, ends)
         return await self._flights.once(key, make), True
 
     async def _digest(
         self,
         served: Served,
-        media: Attached,
+        ask: Ask,
         sha256: str,
         gone: tuple[bool, bool],
         key: tuple[Any, ...],
         ends: float,
     ) -> _Read:
         clip = await self._clips.prepared(
-            served.encoders, media, sha256, within_s=max(0.0, ends - time.monotonic())
+            served.encoders,
+            ask.media[-1],
+            sha256,
+            ask.cut,
+            within_s=max(0.0, ends - time.monotonic()),
         )
         clip = clip.without(sound=gone[0], picture=gone[1])
         reading = await self._lane.do(
