@@ -25,3 +25,11 @@ class CheckpointError(AVQAError):
 
 class AnnotationError(AVQAError):
     """An annotation or scene file with a malformed row; names the row and the field."""
+
+
+class AcousticsError(AVQAError):
+    """A quantity or side that is not measured, or a window that lies outside of the clip."""
+
+
+class SpeechError(AVQAError):
+    """A speech model that is missing or does not load, or a window outside of the clip."""
