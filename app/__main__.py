@@ -27,10 +27,12 @@ def parser() -> argparse.ArgumentParser:
         help="tiny (the default), a model directory, or openai:NAME for a model behind --base-url;"
         " may be given several times, the page then lets one choose")  # fmt: skip
     add("--adapter", action="append", default=[], metavar="NAME=DIR",
-        help="an adapter of the first model of our own, offered beside it; may be repeated")  # fmt: skip
+        help="an adapter of our first model, offered beside it; may be repeated")  # fmt: skip
     add("--base-url", default="", help="of an OpenAI-compatible server")
     add("--key-env", default="OPENAI_API_KEY", help="environment variable with the server's key")
-    add("--whisper", default="", metavar="MODEL", help="for questions by voice: a name or directory")
+    add(
+        "--whisper", default="", metavar="MODEL", help="for questions by voice: a name or directory"
+    )
     add("--runs", type=Path, default=Path("runs"), help="folder of evaluation runs to show")
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--port", type=int, default=7860, help="0: a free one")
@@ -91,7 +93,7 @@ class Served:
         offer = Offer(
             models=tuple(self.models.names),
             voice=voice.is_there,
-            runs=args.runs,
+            runs=args.runs if importlib.util.find_spec("app.evaluations") else None,
             expires_s=round(60 * args.keep_minutes),
         )
         self.page = build(Handlers(talk, voice), offer)
@@ -126,6 +128,7 @@ def launching(args: argparse.Namespace, uploads: Path) -> dict[str, Any]:
 
     from app.guard import Guard
     from app.looks import CSS, HEAD, theme
+    from app.page import STYLE
 
     return {
         "server_name": args.host,
@@ -135,7 +138,7 @@ def launching(args: argparse.Namespace, uploads: Path) -> dict[str, Any]:
         "mcp_server": args.mcp or None,
         "max_file_size": round(args.max_mb * 10**6),
         "theme": theme(),
-        "css": CSS,
+        "css": CSS + STYLE,
         "head": HEAD,
         "app_kwargs": {"middleware": [Middleware(Guard, uploads=uploads)]},
         "prevent_thread_lock": True,

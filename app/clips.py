@@ -46,9 +46,7 @@ class Media:
     sha256: str
 
 
-def admitted(
-    given: str, known: Sequence[Media], *, uploads: Path, limits: MediaLimits
-) -> Media:
+def admitted(given: str, known: Sequence[Media], *, uploads: Path, limits: MediaLimits) -> Media:
     """The file that a visitor named, as it is known or would be. A new one is read once.
 
     Only files that were uploaded here, or samples that come with the page, are taken: their

@@ -18,7 +18,7 @@ from avqa_llm.serving.service import AVQAService, ServiceSettings
 SERVER = "openai:"
 """Before the name of a model that a server has."""
 WORLDS = {
-    "bandstand": "It knows Bandstand clips only: drawn players of 22 instruments with synthesised"
+    "Bandstand": "It knows Bandstand clips only: drawn players of 22 instruments with synthesised"
     " sound, such as the samples. What it says about real videos means nothing, and it warns when a"
     " clip looks or sounds unlike its world.",
 }
@@ -84,7 +84,9 @@ class Models:
         self._services.append(service)
         for info in service.models():
             place = adapters.get(info.name) or PRESETS.get(model, Path(model))
-            self._add(Choice(name=info.name, service=service, about=about(info, place), opens=False))
+            self._add(
+                Choice(name=info.name, service=service, about=about(info, place), opens=False)
+            )
 
     def _add_server(self, name: str, options: ModelOptions) -> None:
         from app.server import ServerService
@@ -118,7 +120,9 @@ class Models:
     def choice(self, name: object) -> Choice:
         """The model of that name. Raises AVQAError."""
         if not isinstance(name, str) or name not in self._choices:
-            raise AVQAError(f"there is no model {str(name)[:40]!r}; there are {', '.join(self.names)}")
+            raise AVQAError(
+                f"there is no model {str(name)[:40]!r}; there are {', '.join(self.names)}"
+            )
         return self._choices[name]
 
     def close(self) -> None:
@@ -159,4 +163,3 @@ def options_of(
     return ModelOptions(
         models=tuple(models) or ("tiny",), adapters=pairs, base_url=base_url, **more
     )
-

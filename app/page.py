@@ -18,6 +18,8 @@ from app.talk import Wish
 from app.viewing import PLAYER, player
 from app.voice import MISSING
 
+STYLE = (Path(__file__).resolve().parent / "page.css").read_text(encoding="utf-8")
+
 TITLE = "Ask a video, with its sound"
 AT_ONCE = 64
 """Turns under way at the same time; more wait."""
@@ -56,41 +58,48 @@ def build(handlers: Handlers, offer: Offer) -> gr.Blocks:
         room = gr.State(Room())
         with gr.Tabs():
             with gr.Tab("Ask"), gr.Row(equal_height=False, elem_id="columns"):
-                with gr.Column(scale=5, min_width=340, elem_id="conversation"):
-                    model, options = _choice(handlers, offer, room)
+                with gr.Column(scale=5, min_width=320, elem_id="conversation"):
+                    model, options = _choice(offer)
                     chat, stands = _chat(handlers, [model, *options, room])
+                    with gr.Row(elem_id="choice"):
+                        model.render()
+                        for option in options:
+                            option.render()
+                    about = gr.Markdown(handlers.about(offer.models[0]), elem_id="about")
+                    model.change(handlers.chosen_model, [model, room], [about], **QUIET)
                     _entries(handlers, offer, chat)
-                with gr.Column(scale=6, min_width=340, elem_id="evidence"):
+                    _exports(handlers, room)
+                with gr.Column(scale=6, min_width=320, elem_id="evidence"):
                     film = gr.HTML(player(None), elem_id=PLAYER)
-                    proof = gr.HTML(NOTHING_YET, elem_id="proof")
                     compared = _what_if(handlers, room)
+                    proof = gr.HTML(NOTHING_YET, elem_id="proof")
             if offer.runs is not None:
                 from app.evaluations import evaluation_tab
 
                 with gr.Tab("Evaluate"):
                     evaluation_tab(offer.runs)
-        _exports(handlers, room)
         _events(handlers, chat, stands, model, room, film, proof, compared)
     return page
 
 
-def _choice(
-    handlers: Handlers, offer: Offer, room: gr.State
-) -> tuple[gr.Dropdown, list[gr.Checkbox]]:
-    """Which model answers, and how."""
-    with gr.Group(elem_id="choice"):
-        model = gr.Dropdown(
-            list(offer.models), value=offer.models[0], label="Model", interactive=True
-        )
-        about = gr.Markdown(handlers.about(offer.models[0]), elem_id="about", container=True)
-        with gr.Row():
-            free = gr.Checkbox(label="Answer in free words", value=False)
-            twice = gr.Checkbox(
-                label="Look twice (an agent looks again where it helps)",
-                value=False,
-                visible=agent.is_there(),
-            )
-    model.change(handlers.chosen_model, [model, room], [about], **QUIET)
+def _choice(offer: Offer) -> tuple[gr.Dropdown, list[gr.Checkbox]]:
+    """Which model answers, and how; not yet on the page."""
+    model = gr.Dropdown(
+        list(offer.models),
+        value=offer.models[0],
+        label="Model",
+        interactive=True,
+        min_width=120,
+        render=False,
+    )
+    free = gr.Checkbox(label="Free words", value=False, min_width=120, render=False)
+    twice = gr.Checkbox(
+        label="Look twice (an agent looks again where it helps)",
+        value=False,
+        min_width=160,
+        visible=agent.is_there(),
+        render=False,
+    )
     return model, [free, twice]
 
 
@@ -128,8 +137,8 @@ def _chat(handlers: Handlers, inputs: list[Any]) -> tuple[gr.ChatInterface, gr.S
         chatbot=gr.Chatbot(
             label="Conversation",
             elem_id="chatbot",
-            height="62vh",
-            min_height=320,
+            height="56vh",
+            min_height=300,
             buttons=["copy", "copy_all"],
             allow_tags=False,
             placeholder="**Drop a video**, record one, or begin with a sample.",

@@ -29,7 +29,7 @@ def said(turn: Turn) -> str:
     if turn.answer is None:
         return plain(turn.said)
     answer = turn.answer
-    sure = f" · {answer.probability:.0%} sure" if answer.probability is not None else ""
+    sure = f" · {100 * answer.probability:.0f} % sure" if answer.probability is not None else ""
     pieces = [f"**{plain(answer.answer)}**{sure}", lights(answer)]
     pieces += [f"- ⚠ {plain(warning)}" for warning in answer.warnings]
     if turn.steps:

@@ -137,7 +137,9 @@ class Talk:
         if not sent or not room.media:
             raise AVQAError("There is no question: ask something about the clip.")
         look = await self.looks.of(room.media[-1])
-        what = [word for word, has in (("sound", look.has_sound), ("picture", look.has_picture)) if has]
+        what = [
+            word for word, has in (("sound", look.has_sound), ("picture", look.has_picture)) if has
+        ]
         return (
             f"{look.name}: {look.duration_s:.1f} s with {' and '.join(what)}. What would you like"
             " to know about it?"

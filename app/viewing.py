@@ -50,9 +50,7 @@ class Looks:
 def look(media: Media, cut: Cut, limits: MediaLimits) -> Clip:
     """A clip with frames for people. Raises MediaError, which names the file as they know it."""
     try:
-        whole = read_clip(
-            media.path, sampling=Uniform(frames=FRAMES), max_side=SIDE, limits=limits
-        )
+        whole = read_clip(media.path, sampling=Uniform(frames=FRAMES), max_side=SIDE, limits=limits)
         return changed(whole, cut)
     except MediaError as error:
         raise MediaError(str(error).replace(str(media.path), media.name)) from error
