@@ -9,7 +9,7 @@ from pathlib import Path
 
 from avqa_llm.errors import AVQAError, MediaError
 from avqa_llm.folders import sha256_of
-from avqa_llm.media import MediaLimits
+from avqa_llm.media import MediaLimits, probe
 
 SAMPLES = Path(__file__).resolve().parent / "samples"
 MOST_CLIPS = 20
@@ -53,7 +53,7 @@ def admitted(given: str, known: Sequence[Media], *, uploads: Path, limits: Media
     folders carry a keyed hash of the content, so that nobody can name a file of somebody else.
 
     Raises:
-        MediaError: it lies elsewhere, is gone or is too large; names no path.
+        MediaError: it lies elsewhere, is gone, is no media file or exceeds a limit; names no path.
     """
     path = Path(given)
     name = path.name[:NAME_CHARS]
@@ -74,9 +74,17 @@ def admitted(given: str, known: Sequence[Media], *, uploads: Path, limits: Media
     if len(known) >= MOST_CLIPS:
         raise MediaError(f"a conversation has at most {MOST_CLIPS} clips; begin a new one")
     try:
+        length_s = probe(real, limits).duration_s or 0.0
         sha256 = sha256_of(real)
     except OSError as error:
         raise MediaError(f"{name} could not be read; drop it in again") from error
+    except MediaError as error:
+        raise MediaError(str(error).replace(str(real), name)) from error
+    if length_s > limits.max_seconds:
+        raise MediaError(
+            f"{name} lasts {length_s:.1f} s, the limit is {limits.max_seconds:g} s; cut out the part"
+            " that matters"
+        )
     return Media(path=real, name=_free(name, known), sha256=sha256)
 
 

@@ -61,10 +61,6 @@ def build(handlers: Handlers, offer: Offer) -> gr.Blocks:
                 with gr.Column(scale=5, min_width=320, elem_id="conversation"):
                     model, options = _choice(offer)
                     chat, stands = _chat(handlers, [model, *options, room])
-                    with gr.Row(elem_id="choice"):
-                        model.render()
-                        for option in options:
-                            option.render()
                     about = gr.Markdown(handlers.about(offer.models[0]), elem_id="about")
                     model.change(handlers.chosen_model, [model, room], [about], **QUIET)
                     _entries(handlers, offer, chat)
@@ -83,23 +79,24 @@ def build(handlers: Handlers, offer: Offer) -> gr.Blocks:
 
 
 def _choice(offer: Offer) -> tuple[gr.Dropdown, list[gr.Checkbox]]:
-    """Which model answers, and how; not yet on the page."""
-    model = gr.Dropdown(
-        list(offer.models),
-        value=offer.models[0],
-        label="Model",
-        interactive=True,
-        min_width=120,
-        render=False,
-    )
-    free = gr.Checkbox(label="Free words", value=False, min_width=120, render=False)
-    twice = gr.Checkbox(
-        label="Look twice (an agent looks again where it helps)",
-        value=False,
-        min_width=160,
-        visible=agent.is_there(),
-        render=False,
-    )
+    """Which model answers, and how."""
+    with gr.Row(elem_id="choice", equal_height=True):
+        model = gr.Dropdown(
+            list(offer.models),
+            value=offer.models[0],
+            label="Model",
+            interactive=True,
+            scale=3,
+            min_width=120,
+        )
+        free = gr.Checkbox(label="Free words", scale=2, min_width=110)
+        twice = gr.Checkbox(
+            label="Look twice",
+            scale=2,
+            min_width=110,
+            visible=agent.is_there(),
+            info="An agent looks again where it helps.",
+        )
     return model, [free, twice]
 
 

@@ -8,7 +8,7 @@ import re
 from app.panel import lights
 from app.room import Turn
 
-_MARKS = re.compile(r"([\\`*_{}\[\]()#+\-!|>~$:@])")
+_MARKS = re.compile(r"([\\`*_\[\]#|~$])|^([-+>])|^(\d+)([.)])")
 MOST_STEPS = 40
 KINDS = {
     "measured": "measured",
@@ -21,7 +21,13 @@ READING = "_Listening and looking …_"
 
 def plain(text: str) -> str:
     """Text of a model or a visitor, for Markdown that allows HTML."""
-    return _MARKS.sub(r"\\\1", html.escape(" ".join(text.split())))
+    return _MARKS.sub(_marked, html.escape(" ".join(text.split())))
+
+
+def _marked(found: re.Match[str]) -> str:
+    """What would begin or end markup, so that it stands for itself."""
+    mark, leader, number, point = found.groups()
+    return f"{number}\\{point}" if number else f"\\{mark or leader}"
 
 
 def said(turn: Turn) -> str:
@@ -44,12 +50,10 @@ def small_print(turn: Turn) -> str:
     changes = ", ".join(changes_of(turn))
     changed = f"{html.escape(changes)} · " if changes else ""
     times = {} if turn.answer is None else turn.answer.timing_s
-    parts = ", ".join(
-        f"{word} {times[key]:.2f} s"
-        for key, word in (("decode", "reading"), ("encode", "encoding"))
-        if times.get(key, 0) >= 0.005
+    read_s = sum(times.get(key, 0.0) for key in ("decode", "encode", "clip"))
+    took = f"answered in {turn.seconds:.2f} s" + (
+        f", the clip itself was read in {read_s:.2f} s" if read_s >= 0.005 else ""
     )
-    took = f"answered in {turn.seconds:.2f} s" + (f" ({parts})" if parts else "")
     return f"{name}{changed}{html.escape(turn.model)} · {took}"
 
 

@@ -96,7 +96,7 @@ class Talk:
                     if turn.answer is None:
                         yield plain(turn.said) if turn.said else READING, {}
         except AVQAError as error:
-            turn = replace(turn, said=sentence(error))
+            turn = replace(turn, answer=None, said=sentence(error))
         except (asyncio.CancelledError, GeneratorExit):
             room.turns.append(replace(turn, answer=None, said=STOPPED))
             raise
