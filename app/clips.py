@@ -82,8 +82,8 @@ def admitted(given: str, known: Sequence[Media], *, uploads: Path, limits: Media
         raise MediaError(str(error).replace(str(real), name)) from error
     if length_s > limits.max_seconds:
         raise MediaError(
-            f"{name} lasts {length_s:.1f} s, the limit is {limits.max_seconds:g} s; cut out the part"
-            " that matters"
+            f"{name} lasts {length_s:.1f} s, the limit is {limits.max_seconds:g} s; cut out"
+            " the part that matters"
         )
     return Media(path=real, name=_free(name, known), sha256=sha256)
 

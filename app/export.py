@@ -6,6 +6,7 @@ import json
 from datetime import datetime, timezone
 from typing import Any
 
+from app.markup import percent
 from app.reply import changes_of, plain
 from app.room import Room, Turn
 
@@ -45,7 +46,7 @@ def _answer(turn: Turn) -> list[str]:
     if turn.answer is None:
         return [plain(turn.said)]
     answer = turn.answer
-    sure = "" if answer.probability is None else f", {answer.probability:.0%} sure"
+    sure = "" if answer.probability is None else f", {percent(answer.probability)} sure"
     clip = "" if turn.media is None else f" about {plain(turn.media.name)}"
     changed = f" ({', '.join(changes_of(turn))})" if changes_of(turn) else ""
     lines = [f"**{plain(answer.answer)}**{sure}. {plain(turn.model)}{clip}{changed}.", ""]
@@ -53,7 +54,7 @@ def _answer(turn: Turn) -> list[str]:
     verbs = {"sound": "listened at", "picture": "looked at"}
     lines += [
         f"- {verbs.get(place.modality, place.modality)} {place.start_s:.1f}–{place.end_s:.1f} s"
-        f" ({place.weight:.0%})"
+        f" ({percent(place.weight)})"
         for place in answer.evidence
     ]
     used = answer.consumed

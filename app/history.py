@@ -83,7 +83,7 @@ def _plain(line: str) -> str:
     """A line of an answer as it was said: bold, tags and entities taken away."""
     bold = re.match(r"\s*\*\*(.+?)\*\*", line)
     line = bold[1] if bold else line
-    return cleaned(re.sub(r"\\([^\w\s])", r"\1", html.unescape(_TAG.sub("", line))))
+    return cleaned(html.unescape(_TAG.sub("", line)))
 
 
 def _messages(history: object) -> Iterator[tuple[str, object]]:

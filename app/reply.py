@@ -5,10 +5,11 @@ from __future__ import annotations
 import html
 import re
 
+from app.markup import percent
 from app.panel import lights
 from app.room import Turn
 
-_MARKS = re.compile(r"([\\`*_\[\]#|~$])|^([-+>])|^(\d+)([.)])")
+_MARKS = re.compile(r"[\\`*\[\]#|~$]|(?<!\w)_|_(?!\w)|^[-+]|(?<=^\d)[.)]")
 MOST_STEPS = 40
 KINDS = {
     "measured": "measured",
@@ -20,14 +21,9 @@ READING = "_Listening and looking …_"
 
 
 def plain(text: str) -> str:
-    """Text of a model or a visitor, for Markdown that allows HTML."""
-    return _MARKS.sub(_marked, html.escape(" ".join(text.split())))
-
-
-def _marked(found: re.Match[str]) -> str:
-    """What would begin or end markup, so that it stands for itself."""
-    mark, leader, number, point = found.groups()
-    return f"{number}\\{point}" if number else f"\\{mark or leader}"
+    """Text of a model or a visitor, for Markdown and for HTML within it."""
+    escaped = html.escape(" ".join(text.split()))
+    return _MARKS.sub(lambda found: f"&#{ord(found[0])};", escaped)
 
 
 def said(turn: Turn) -> str:
@@ -35,7 +31,11 @@ def said(turn: Turn) -> str:
     if turn.answer is None:
         return plain(turn.said)
     answer = turn.answer
-    sure = f" · {100 * answer.probability:.0f} % sure" if answer.probability is not None else ""
+    sure = (
+        f" · {html.escape(percent(answer.probability))} sure"
+        if answer.probability is not None
+        else ""
+    )
     pieces = [f"**{plain(answer.answer)}**{sure}", lights(answer)]
     pieces += [f"- ⚠ {plain(warning)}" for warning in answer.warnings]
     if turn.steps:
@@ -46,15 +46,15 @@ def said(turn: Turn) -> str:
 
 def small_print(turn: Turn) -> str:
     """Who answered, about what, how long it took."""
-    name = "" if turn.media is None else f"{html.escape(turn.media.name)} · "
+    name = "" if turn.media is None else f"{plain(turn.media.name)} · "
     changes = ", ".join(changes_of(turn))
-    changed = f"{html.escape(changes)} · " if changes else ""
+    changed = f"{plain(changes)} · " if changes else ""
     times = {} if turn.answer is None else turn.answer.timing_s
     read_s = sum(times.get(key, 0.0) for key in ("decode", "encode", "clip"))
     took = f"answered in {turn.seconds:.2f} s" + (
         f", the clip itself was read in {read_s:.2f} s" if read_s >= 0.005 else ""
     )
-    return f"{name}{changed}{html.escape(turn.model)} · {took}"
+    return f"{name}{changed}{plain(turn.model)} · {took}"
 
 
 def changes_of(turn: Turn) -> list[str]:
@@ -71,8 +71,8 @@ def changes_of(turn: Turn) -> list[str]:
 
 def _steps(turn: Turn) -> str:
     rows = "".join(
-        f"<li><em>{html.escape(KINDS.get(step.kind, step.kind))}</em>"
-        f" {html.escape(step.tool)}: {html.escape(step.result)}</li>"
+        f"<li><em>{plain(KINDS.get(step.kind, step.kind))}</em>"
+        f" {plain(step.tool)}: {plain(step.result)}</li>"
         for step in turn.steps[:MOST_STEPS]
     )
     return f"<details open><summary>{len(turn.steps)} steps</summary><ol>{rows}</ol></details>"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 from dataclasses import replace
 
+from app.markup import percent
 from app.panel import panel
 from app.reply import changes_of, small_print
 from app.room import Turn
@@ -84,11 +85,11 @@ def verdict(before: Turn, after: Turn) -> str:
     by = new.probability - old.probability
     if abs(by) < 0.02:
         return (
-            f"The same answer {what}, as sure as before ({new.probability:.0%}): this answer did"
-            " not depend on what was changed."
+            f"The same answer {what}, as sure as before ({percent(new.probability)}): this answer"
+            " did not depend on what was changed."
         )
     how = "surer" if by > 0 else "less sure"
     return (
-        f"The same answer {what}, but {how}: {old.probability:.0%} before,"
-        f" {new.probability:.0%} after."
+        f"The same answer {what}, but {how}: {percent(old.probability)} before,"
+        f" {percent(new.probability)} after."
     )
