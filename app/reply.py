@@ -22,7 +22,7 @@ READING = "_Listening and looking …_"
 
 def plain(text: str) -> str:
     """Text of a model or a visitor, for Markdown and for HTML within it."""
-    escaped = html.escape(" ".join(text.split()))
+    escaped = html.escape(" ".join(text.split()), quote=False)
     return _MARKS.sub(lambda found: f"&#{ord(found[0])};", escaped)
 
 

@@ -44,6 +44,7 @@ def test_plain_text_stays_readable() -> None:
     assert plain("The file: lasts 10.0 s (or more), cut it.") == (
         "The file: lasts 10.0 s (or more), cut it."
     )
+    assert plain("it's #1") == "it's &#35;1"
     assert plain("1. a\n- b_c") == "1&#46; a - b_c" and plain("- b") == "&#45; b"
 
 
