@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.events import CODE, LOUDNESS, RHYTHM, SIDES, TICKS_PER_S, Event, Written, read_record
-from app.markup import Html, Playing, join, tag
+from app.markup import Html, Playing, join, said, tag
 from avqa_llm.answer import Answer
 
 MOST_EVENTS = 24
@@ -48,15 +48,15 @@ def _scene(written: Written) -> str:
     voice = {True: "somebody speaks", False: "nobody speaks", None: ""}[written.voice]
     heard = sum(not event.silent and event.start_s is not None for event in written.events)
     sounds = f"{heard} sound" + ("" if heard == 1 else "s")
-    said = ", ".join(part for part in (written.place, sounds, voice) if part)
-    return said[:1].upper() + said[1:] + "."
+    scene = ", ".join(part for part in (written.place, sounds, voice) if part)
+    return scene[:1].upper() + scene[1:] + "."
 
 
 def _event(event: Event, playing: Playing) -> Html:
     name = [tag("strong", event.name), f" {SIDES.get(event.side, '')}"]
     if event.start_s is None or event.end_s is None:
-        said = "seen, silent" if event.silent else "seen"
-        return tag("li", tag("span", *name), tag("span", said, class_="av-soft"))
+        seen = "seen, silent" if event.silent else "seen"
+        return tag("li", tag("span", *name), tag("span", seen, class_="av-soft"))
     bar = tag("i", style=playing.block(event.start_s, event.end_s))
     return tag(
         "li",
@@ -100,7 +100,7 @@ def _word(word: str, pace: float, playing: Playing) -> str:
         return playing.moment(number / TICKS_PER_S * pace)
     if letter in "en":
         verb = "until" if letter == "e" else "for"
-        return f"{verb} {number / TICKS_PER_S * pace:g} s"
+        return f"{verb} {said(number / TICKS_PER_S * pace)}"
     words = LOUDNESS if letter == "l" else RHYTHM
     return f"({words[number]})" if number < len(words) else word
 
