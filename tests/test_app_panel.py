@@ -48,7 +48,7 @@ class Page(HTMLParser):
         self.texts.append(("/".join(self.open), data))
 
     def text(self, inside: str = "") -> str:
-        return " ".join("".join(text for at, text in self.texts if inside in at).split())
+        return " ".join(" ".join(text for at, text in self.texts if inside in at).split())
 
     def times(self) -> list[dict[str, str]]:
         return [given for name, given in self.elements if "data-seek" in given and name == "button"]
@@ -96,7 +96,7 @@ def test_every_time_is_a_button_that_names_its_player(asked: tuple[Answer, Shown
     assert len(times) > 15
     for given in times:
         assert given["data-player"] == "player-1" and given["type"] == "button"
-        assert 0 <= float(given["data-seek"]) <= clip.duration_s
+        assert 0 <= float(given["data-seek"]) <= clip.duration_s + 0.001  # it is rounded
         assert float(given.get("data-until", clip.duration_s)) >= float(given["data-seek"])
         assert re.fullmatch(r"play from [\d.:]+( s)?( to [\d.:]+( s)?)?", given["aria-label"])
 
@@ -187,7 +187,7 @@ def hostile(asked: tuple[Answer, Shown]) -> Answer:
         * 30,
         consumed=Consumed(sound=True, picture=True, sound_tokens=-1, picture_tokens=10**30),
         steps=EVIL + " s9999 l9",
-        record=f"outdoor ; {EVIL} left s0 e9999 l4 r4 ; {EVIL}",
+        record=f"outdoor ; flute left s0 e999 l4 r4 ; {EVIL} left s1 e2 ; {EVIL}",
         warnings=(EVIL,) * 99,
         pace=1e300,
     )
@@ -210,7 +210,7 @@ def test_hostile_numbers_stay_in_bounds(hostile: Answer, asked: tuple[Answer, Sh
     assert len(html) < 400_000
     page = Page(html)
     for given in page.times():
-        assert 0 <= float(given["data-seek"]) <= asked[1].duration_s
+        assert 0 <= float(given["data-seek"]) <= asked[1].duration_s + 0.001  # it is rounded
     styles = [given["style"] for _, given in page.elements if "style" in given]
     assert all(float(number) <= 100 for style in styles for number in re.findall(r"[\d.]+", style))
     assert not [style for style in styles if "nan" in style or "inf" in style or "-" in style[2:6]]
