@@ -24,7 +24,7 @@ def measured(shown: Shown, playing: Playing) -> Html:
         return Html("")
     return tag(
         "section",
-        tag("h4", "Measured from the sound", tag("span", "fact", class_="av-badge av-fact")),
+        tag("h4", "Measured from the sound ", tag("span", "fact", class_="av-badge av-fact")),
         *(_rows(facts, playing) if facts.channels else [_without_sound()]),
         class_="av-measured",
     )

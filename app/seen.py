@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
+from scipy.fft import rfft
 
 from avqa_llm.acoustics import Facts, facts_of
 from avqa_llm.media.clip import Clip
@@ -126,7 +127,7 @@ def spectrogram(clip: Clip) -> npt.NDArray[np.float32]:
     padded_S = np.pad(sound_S, (size, size))
     starts = np.clip(middles + size / 2, 0, len(padded_S) - size).astype(int)
     windows_NF = padded_S[starts[:, None] + np.arange(size)] * np.hanning(size).astype(np.float32)
-    power_NF = np.abs(np.fft.rfft(windows_NF, axis=1)) ** 2
+    power_NF = np.abs(rfft(windows_NF, axis=1)) ** 2
     power_RN = _octaves(size, rate) @ power_NF.T
     level_RN = 10 * np.log10(power_RN + 1e-12)
     if clip.is_silent:

@@ -13,6 +13,8 @@ MOST_FRAMES = 4
 TICKS = 6
 STEPS_S = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600)
 """Distances of the axis' labels."""
+EDGE = 0.04
+"""Labels so close to an end of the axis are not centred, to stay inside."""
 
 
 def timeline(answer: Answer, shown: Shown, playing: Playing) -> Html:
@@ -75,18 +77,20 @@ def _mark(found: Evidence, playing: Playing) -> Html:
 
 
 def _axis(playing: Playing) -> Html:
-    """Round times of the player's clock; the first and last label stay inside."""
+    """Round times of the player's clock."""
     wanted = playing.duration_s / TICKS
     step = next((step for step in STEPS_S if step >= wanted), math.ceil(wanted / 600) * 600)
     first = math.ceil(playing.starts_s / step - 1e-9) * step
     end = playing.starts_s + playing.duration_s
     count = int((end - first) / step + 1e-6) + 1
     times = [first + number * step for number in range(count)]
-    labels = (
-        tag("span", said(time), style=f"left:{playing.part(time - playing.starts_s):.2%}")
-        for time in times
-    )
+    labels = (_label(time, playing.part(time - playing.starts_s)) for time in times)
     return tag("div", *labels, class_="av-axis", aria_hidden="true")
+
+
+def _label(time: float, part: float) -> Html:
+    edge = "av-left" if part < EDGE else "av-right" if part > 1 - EDGE else None
+    return tag("span", said(time), class_=edge, style=f"left:{part:.2%}")
 
 
 def _caption(shown: Shown, cited: list[Evidence], playing: Playing) -> list[str]:

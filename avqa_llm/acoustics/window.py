@@ -136,6 +136,8 @@ def edges(clip: Clip, start_s: float | None, end_s: float | None) -> tuple[float
     Raises:
         AcousticsError: times that are no times, in the wrong order, or outside of the clip.
     """
+    if start_s is None and end_s is None:
+        return 0.0, clip.duration_s  # also of a still image, which has no length
     start = 0.0 if start_s is None else start_s
     end = clip.duration_s if end_s is None else end_s
     if not 0 <= start < end <= clip.duration_s + EDGE_S or start >= clip.duration_s:
