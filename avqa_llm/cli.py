@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_ask(commands)
     _add_listen(commands)
+    _add_agent(commands)
     _add_demo(commands)
     _add_serve(commands)
     _add_features(commands)
@@ -113,6 +114,40 @@ def _add_listen(commands: Subparsers[argparse.ArgumentParser]) -> None:
     )
     listen.add_argument("--json", action="store_true", help="print one JSON object")
     listen.set_defaults(target="avqa_llm.listening:run")
+
+
+def _add_agent(commands: Subparsers[argparse.ArgumentParser]) -> None:
+    agent = commands.add_parser(
+        "agent",
+        help="answer a question in steps that can be checked",
+        description="Answer one question by an agent: it looks up what the model noted, measures "
+        "the sound, asks the model about parts, and shows each step. Rules plan; with --llm and "
+        "--base-url a language model does.",
+    )
+    agent.add_argument("file", metavar="FILE", type=Path, help="a video or sound file")
+    agent.add_argument("question", metavar="QUESTION", help="in quotes")
+    _add_model(agent)
+    agent.add_argument("--llm", metavar="NAME", help="a language model that can call tools")
+    agent.add_argument(
+        "--base-url", metavar="URL", help="of its OpenAI-compatible server; gets text, no media"
+    )
+    agent.add_argument(
+        "--api-key-env",
+        metavar="NAME",
+        default="OPENAI_API_KEY",
+        help="environment variable with the server's key (default: %(default)s)",
+    )
+    agent.add_argument(
+        "--max-calls", metavar="N", type=int, default=12, help="of tools (default: %(default)s)"
+    )
+    agent.add_argument(
+        "--max-seconds", metavar="S", type=float, default=120.0, help="(default: %(default)s)"
+    )
+    agent.add_argument(
+        "--speech", metavar="MODEL|DIR", help="a Whisper model, to tell what is said"
+    )
+    agent.add_argument("--json", action="store_true", help="print one JSON object")
+    agent.set_defaults(target="avqa_llm.agent.command:run")
 
 
 def _add_demo(commands: Subparsers[argparse.ArgumentParser]) -> None:

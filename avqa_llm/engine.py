@@ -243,7 +243,7 @@ class Engine:
         self, reading: Reading, questions: Questions, outcomes: Sequence[Outcome], *, evidence: bool
     ) -> list[Answer]:
         """What came out for each question, with what is known of its clip."""
-        consumed = [_consumed(reading, clip) for clip in range(len(reading.tokens))]
+        given = [reached(reading, clip) for clip in range(len(reading.tokens))]
         return [
             Answer(
                 answer=outcome.text,
@@ -251,7 +251,7 @@ class Engine:
                 probability=round(outcome.probability, 4),
                 alternatives=outcome.others,
                 evidence=_cited(questions, reading, n) if evidence else (),
-                consumed=consumed[clip],
+                consumed=given[clip],
                 steps=outcome.steps,
                 record=reading.records[clip],
                 pace=reading.paces[clip],
@@ -459,7 +459,8 @@ def _steps(ids: Sequence[int], mark: int) -> int:
     return max((n + 1 for n, token in enumerate(ids) if token == mark), default=0)
 
 
-def _consumed(reading: Reading, clip: int) -> Consumed:
+def reached(reading: Reading, clip: int) -> Consumed:
+    """What of a clip of a reading reached the language model."""
     keys, tokens = reading.keys, reading.tokens[clip]
     sound, picture = bool(keys.sound_there_BQ[clip].any()), bool(keys.picture_there_BQ[clip].any())
     return Consumed(

@@ -33,3 +33,7 @@ class AcousticsError(AVQAError):
 
 class SpeechError(AVQAError):
     """A speech model that is missing or does not load, or a window outside of the clip."""
+
+
+class AgentError(AVQAError):
+    """A tool call with a time, name or quantity that cannot be, or an agent that cannot start."""

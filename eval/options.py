@@ -85,11 +85,11 @@ def _model(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model",
-        metavar="PRESET|DIR|vllm:PRESET|vllm:DIR|openai:NAME|oracle",
+        metavar="PRESET|DIR|vllm:PRESET|vllm:DIR|agent:PRESET|agent:DIR|openai:NAME|oracle",
         default="tiny",
         help="a preset, a model directory, either with its language model in vLLM (started, or at "
-        "--base-url), a model behind a server, or on Bandstand the oracle, which answers from the "
-        "truth (default: %(default)s)",
+        "--base-url) or with the agent that plans by rules around it, a model behind a server, or "
+        "on Bandstand the oracle, which answers from the truth (default: %(default)s)",
     )
     group.add_argument(
         "--mode",

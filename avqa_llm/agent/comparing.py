@@ -29,7 +29,9 @@ _WEAK = {
         r"bigger sound|more strongly|weaker|more powerful\w*)\b"
     ),
     "rhythm": re.compile(r"\b(?:beats?|more driving|more closely|notes|animated)\b"),
-    "length": re.compile(r"\b(?:share|more of the|greater part|time|extended|prolonged|lasting|persist\w*)\b"),
+    "length": re.compile(
+        r"\b(?:share|more of the|greater part|time|extended|prolonged|lasting|persist\w*)\b"
+    ),
 }
 _LESS = re.compile(
     r"\b(?:quieter|softer|fainter|weaker|slower|shorter|less|fewer|lower|below|under|briefer)\b"

@@ -42,7 +42,9 @@ _SEEN = re.compile(
     r"\b(?:see|seen|shown?|shows|visible|appear\w*|on ?screen|picture\w*|displayed|visually|"
     r"depicted|featured|in view|spot|look\w*)\b"
 )
-_KINDS = re.compile(r"\b(?:types?|kinds?|sorts?|different|distinct|varieties|variety|categor\w+|classes|species)\b")
+_KINDS = re.compile(
+    r"\b(?:types?|kinds?|sorts?|different|distinct|varieties|variety|categor\w+|classes|species)\b"
+)
 _MANY = re.compile(r"\b(?:how many|number of|count|how much|quantity of|total of)\b")
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from avqa_llm.answer import Answer, Consumed
 from avqa_llm.encoders.cache import FeatureCache
-from avqa_llm.engine import OPEN_LIMIT, STEPS_LIMIT, Engine, Reading, _consumed
+from avqa_llm.engine import OPEN_LIMIT, STEPS_LIMIT, Engine, Reading, reached
 from avqa_llm.errors import AVQAError
 from avqa_llm.media import MediaLimits
 from avqa_llm.presets import find_model
@@ -235,7 +235,7 @@ class AVQAService:
         warnings = read.clip.warnings(served.engine.model.config.world)
         if len({media.path for media in ask.media}) > 1:
             warnings += (f"Of {len(ask.media)} files, the last one was asked about.",)
-        consumed = _consumed(read.reading, 0)
+        consumed = reached(read.reading, 0)
         self._count_consumed(consumed, size)
         yield Started(consumed=consumed, prompt_tokens=size, warnings=warnings)
         before = read.clip.times_s if is_new else {}

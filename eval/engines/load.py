@@ -11,7 +11,7 @@ from typing import Any
 from eval.engines import Engine
 from eval.samples import RunError
 
-SERVER, VLLM = "openai:", "vllm:"
+SERVER, VLLM, AGENT = "openai:", "vllm:", "agent:"
 ORACLE = "oracle"
 """Answers from the truth of a Bandstand set (`eval.engines.oracle`)."""
 MODES = ("rank", "generate")
@@ -24,8 +24,8 @@ class EngineSpec:
     """An engine that is yet to be made; it travels to worker processes."""
 
     model: str
-    """A preset or a model directory, either after `vllm:` too; `openai:NAME` for a model behind a
-    server; or `oracle`."""
+    """A preset or a model directory, either after `vllm:` or `agent:` too; `openai:NAME` for a
+    model behind a server; or `oracle`."""
     mode: str = "rank"
     features: str | None = None
     """A folder of `avqa features`, from which a model here takes what its encoders would give."""
@@ -60,7 +60,8 @@ class EngineSpec:
             return hashlib.sha256(rules.read_bytes()).hexdigest()[:16]
         from avqa_llm.presets import find_model
 
-        folder, digest = find_model(self.model.removeprefix(VLLM)), hashlib.sha256()
+        digest = hashlib.sha256()
+        folder = find_model(self.model.removeprefix(VLLM).removeprefix(AGENT))
         for path in sorted(path for path in folder.rglob("*") if path.is_file()):
             size = path.stat().st_size
             digest.update(f"{path.relative_to(folder)} {size}\n".encode())
@@ -70,6 +71,8 @@ class EngineSpec:
                 digest.update(file.read(ENDS))
         if self.features is not None:
             digest.update(_said_of(self.features))
+        if self.model.startswith(AGENT):
+            digest.update(_rules())
         return digest.hexdigest()[:16]
 
     def asked_as(self) -> dict[str, Any]:
@@ -98,6 +101,11 @@ class EngineSpec:
                 base_url=self.base_url,
                 key_env=self.server.get("key_env", ""),
             )
+        if self.model.startswith(AGENT):
+            from eval.engines.agent import RulesAgent
+
+            name = self.model.removeprefix(AGENT)
+            return RulesAgent.load(name, mode=self.mode, features=self.features)
         if not self.served:
             from eval.engines.local import Local
 
@@ -121,6 +129,14 @@ class EngineSpec:
             raise RunError(f"{self.model} answers the questions of `python -m eval run` only")
         benchmark, annotations = self.truth
         return Oracle(read_benchmark(benchmark, Path(annotations)))
+
+
+def _rules() -> bytes:
+    """The code that an agent's answers depend on besides the model."""
+    from avqa_llm import acoustics, agent
+
+    folders = [Path(str(package.__file__)).parent for package in (agent, acoustics)]
+    return b"".join(path.read_bytes() for folder in folders for path in sorted(folder.glob("*.py")))
 
 
 def _said_of(features: str) -> bytes:

@@ -1,0 +1,96 @@
+"""The tools of a bench for LangChain: the same functions, with schemas that a model is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+from langchain_core.tools import StructuredTool
+from pydantic import BaseModel, Field
+
+from avqa_llm.acoustics import QUANTITIES
+from avqa_llm.agent.bench import COMPARABLE
+
+Call = Callable[[str, dict[str, Any]], str]
+"""Carries a call of a tool out and gives what the planning model is told."""
+
+_START = Field(description="start of the part in seconds")
+_END = Field(description="end of the part in seconds")
+
+
+class Nothing(BaseModel):
+    """No arguments."""
+
+
+class Part(BaseModel):
+    """A part of the clip."""
+
+    start_s: float = _START
+    end_s: float = _END
+
+
+class PartQuestion(Part):
+    """A question about a part."""
+
+    question: str = Field(description="what to ask about this part")
+
+
+class Question(BaseModel):
+    """A question about the whole clip."""
+
+    question: str = Field(description="what to ask, with sound and picture")
+
+
+class What(BaseModel):
+    """What to find."""
+
+    what: str = Field(
+        description="an instrument, or sound, silence, onsets, loudest, quietest, voice"
+    )
+
+
+class Measured(BaseModel):
+    """What to measure, and where."""
+
+    quantity: str = Field(description=f"one of {', '.join(QUANTITIES)}")
+    start_s: float | None = _START
+    end_s: float | None = _END
+    side: Literal["both", "left", "right"] = Field("both", description="of the stereo sound")
+
+
+class Compared(BaseModel):
+    """What to compare."""
+
+    quantity: str = Field(description=f"one of {', '.join(COMPARABLE)}")
+    one: str = Field(description="such as violin, left, or left violin")
+    other: str = Field(description="what it is compared with")
+
+
+SCHEMAS: dict[str, tuple[type[BaseModel], str]] = {
+    "describe_clip": (
+        Nothing,
+        "What the clip is and what the model noted about it. Call it first.",
+    ),
+    "ask": (Question, "Ask the audio-visual model about the whole clip; it may be wrong."),
+    "watch": (PartQuestion, "Ask the model about the picture of a part, without sound."),
+    "listen": (PartQuestion, "Ask the model about the sound of a part, without picture."),
+    "transcribe": (Part, "What is said in a part, or when somebody speaks."),
+    "measure": (Measured, "Measure the sound of a part: exact, but of all instruments together."),
+    "find": (What, "When and where something happens."),
+    "compare": (Compared, "Which of two instruments is louder, more rhythmic or plays longer."),
+}
+"""Schema and description of each tool, by the name of the bench's method."""
+
+
+def tools_of(call: Call) -> list[StructuredTool]:
+    """All tools; each hands its name and arguments to `call`."""
+    return [
+        StructuredTool.from_function(
+            func=_caller(call, name), name=name, description=description, args_schema=schema
+        )
+        for name, (schema, description) in SCHEMAS.items()
+    ]
+
+
+def _caller(call: Call, name: str) -> Callable[..., str]:
+    return lambda **arguments: call(name, arguments)
