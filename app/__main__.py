@@ -34,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
         "--whisper", default="", metavar="MODEL", help="for questions by voice: a name or directory"
     )
     add("--runs", type=Path, default=Path("runs"), help="folder of evaluation runs to show")
+    add("--feedback", type=Path, default=Path("runs/feedback.sqlite"), metavar="FILE",
+        help="where ratings are kept of visitors who agree")  # fmt: skip
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--port", type=int, default=7860, help="0: a free one")
     add("--share", action="store_true", help="a public link; needs --auth")
@@ -76,6 +78,7 @@ class Served:
         from app.handlers import Handlers
         from app.models import Models, options_of
         from app.page import Offer, build
+        from app.rating import Ratings
         from app.talk import Talk
         from app.viewing import Looks
         from app.voice import Voice
@@ -96,7 +99,7 @@ class Served:
             runs=args.runs if importlib.util.find_spec("app.evaluations") else None,
             expires_s=round(60 * args.keep_minutes),
         )
-        self.page = build(Handlers(talk, voice), offer)
+        self.page = build(Handlers(talk, voice, Ratings(args.feedback)), offer)
         _, local, public = self.page.launch(**how)
         self.address = public or local
 

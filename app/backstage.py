@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -34,7 +34,7 @@ class Backstage:
         """The same, from a thread without a loop."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
-    async def events(self, service: Service, ask: Ask) -> AsyncIterator[Event]:
+    async def events(self, service: Service, ask: Ask) -> AsyncGenerator[Event, None]:
         """The events of an answer. Closing this stops the work. Raises what the service raises."""
         here, heard = asyncio.get_running_loop(), asyncio.Queue[Any]()
 

@@ -89,7 +89,8 @@ def _is_upload(scope: Scope) -> bool:
 
 async def _body(receive: Receive) -> bytes | None:
     """The whole body; None if it is too large."""
-    pieces, size = [], 0
+    pieces: list[bytes] = []
+    size = 0
     while True:
         message = await receive()
         if message["type"] != "http.request":

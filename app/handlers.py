@@ -11,6 +11,7 @@ from typing import Any
 from app.export import to_json, to_markdown
 from app.history import exchanges, request
 from app.panel import panel
+from app.rating import Ratings
 from app.room import Room, Turn
 from app.talk import BROKEN, Talk, Wish, sentence
 from app.viewing import PLAYER, player
@@ -28,8 +29,8 @@ NOTHING_YET = (
 class Handlers:
     """Of all visitors; what differs between them is in their rooms."""
 
-    def __init__(self, talk: Talk, voice: Voice) -> None:
-        self._talk, self._voice = talk, voice
+    def __init__(self, talk: Talk, voice: Voice, ratings: Ratings) -> None:
+        self._talk, self._voice, self._ratings = talk, voice, ratings
 
     # -- the conversation ----------------------------------------------------------------------
 
@@ -72,9 +73,7 @@ class Handlers:
 
     async def chosen(self, history: list[Any], index: object, room: Room) -> tuple[str, str]:
         """Player and panel of the turn that a message of the chat belongs to."""
-        at = index[0] if isinstance(index, list | tuple) and index else index
-        count = len(exchanges(history[: at + 1])) if isinstance(at, int) else 0
-        return await self.evidence(room, count - 1 if count else None)
+        return await self.evidence(room, number_of(history, index))
 
     # -- what if -------------------------------------------------------------------------------
 
@@ -103,6 +102,27 @@ class Handlers:
         except Exception:
             log.exception("what if failed")
             yield _sorry(BROKEN)
+
+    # -- ratings -------------------------------------------------------------------------------
+
+    async def agree(self, agrees: bool, room: Room) -> str:
+        """Whether ratings of this visit may be kept; what to say of it."""
+        try:
+            return await self._ratings.agree(room, bool(agrees))
+        except AVQAError as error:
+            return sentence(error)
+
+    async def rate(
+        self, history: list[Any], index: object, liked: object, correction: str, room: Room
+    ) -> str:
+        """Keep a thumb; what to say of it."""
+        number = number_of(history, index)
+        try:
+            return await self._ratings.rate(
+                room, -1 if number is None else number, liked in (True, "Like"), correction or ""
+            )
+        except AVQAError as error:
+            return sentence(error)
 
     # -- the rest ------------------------------------------------------------------------------
 
@@ -150,6 +170,13 @@ class Handlers:
     def markdown(self, room: Room) -> tuple[str, str]:
         """The same to read."""
         return "conversation.md", to_markdown(room)
+
+
+def number_of(history: list[Any], index: object) -> int | None:
+    """Which turn a message of the chat belongs to, counted from 0; None: to none."""
+    at = index[0] if isinstance(index, list | tuple) and index else index
+    count = len(exchanges(history[: at + 1])) if isinstance(at, int) and at >= 0 else 0
+    return count - 1 if count else None
 
 
 def _sorry(text: str) -> str:

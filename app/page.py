@@ -10,9 +10,9 @@ from typing import Any
 
 import gradio as gr
 
-from app import agent
 from app.clips import SAMPLES
 from app.handlers import NOTHING_YET, Handlers
+from app.rating import ASK_FIRST, CONSENT
 from app.room import Room
 from app.talk import Wish
 from app.viewing import PLAYER, player
@@ -64,6 +64,7 @@ def build(handlers: Handlers, offer: Offer) -> gr.Blocks:
                     about = gr.Markdown(handlers.about(offer.models[0]), elem_id="about")
                     model.change(handlers.chosen_model, [model, room], [about], **QUIET)
                     _entries(handlers, offer, chat)
+                    _ratings(handlers, chat, room)
                     _exports(handlers, room)
                 with gr.Column(scale=6, min_width=320, elem_id="evidence"):
                     film = gr.HTML(player(None), elem_id=PLAYER)
@@ -92,10 +93,9 @@ def _choice(offer: Offer) -> tuple[gr.Dropdown, list[gr.Checkbox]]:
         free = gr.Checkbox(label="Free words", scale=2, min_width=110)
         twice = gr.Checkbox(
             label="Look twice",
-            scale=2,
-            min_width=110,
-            visible=agent.is_there(),
             info="An agent looks again where it helps.",
+            scale=3,
+            min_width=150,
         )
     return model, [free, twice]
 
@@ -214,6 +214,27 @@ def _what_if(handlers: Handlers, room: gr.State) -> gr.HTML:
     )
     stop.click(None, None, None, cancels=[asked], api_visibility="private")
     return compared
+
+
+def _ratings(handlers: Handlers, chat: gr.ChatInterface, room: gr.State) -> None:
+    """Thumbs on answers, if a visitor agrees."""
+
+    async def rate(
+        history: list[Any], correction: str, mine: Room, event: gr.LikeData
+    ) -> tuple[str, str]:
+        said = await handlers.rate(history, event.index, event.liked, correction, mine)
+        return said, correction if said == ASK_FIRST else ""
+
+    with gr.Accordion("Rate answers", open=False):
+        agrees = gr.Checkbox(label=CONSENT, elem_id="consent")
+        right = gr.Textbox(
+            label="What the right answer is, for a thumb down (may stay empty)",
+            max_length=500,
+            elem_id="correction",
+        )
+        said = gr.Markdown("", elem_id="rated")
+    agrees.input(handlers.agree, [agrees, room], [said], **QUIET)
+    chat.chatbot.like(rate, [chat.chatbot, right, room], [said, right], **QUIET)
 
 
 def _exports(handlers: Handlers, room: gr.State) -> None:

@@ -44,6 +44,13 @@ def said(turn: Turn) -> str:
     return "\n\n".join(pieces)
 
 
+def growing(turn: Turn) -> str:
+    """The message while the answer is not there yet."""
+    if turn.said:
+        return plain(turn.said)
+    return f"{READING}\n\n{_steps(turn)}" if turn.steps else READING
+
+
 def small_print(turn: Turn) -> str:
     """Who answered, about what, how long it took."""
     name = "" if turn.media is None else f"{plain(turn.media.name)} · "

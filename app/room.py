@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from dataclasses import dataclass, field, replace
 
 from app.clips import Media
@@ -68,8 +69,15 @@ class Room:
     """Turns about the same clip that a model is reminded of."""
 
     def __init__(self) -> None:
+        self._id = ""
         self.media: list[Media] = []
         self.turns: list[Turn] = []
+
+    @property
+    def id(self) -> str:
+        """Of this visit, and of nobody in person; made when it is first wanted."""
+        self._id = self._id or uuid.uuid4().hex
+        return self._id
 
     def before(self, media: Media, model: str) -> tuple[Said, ...]:
         """What was said about this clip, by this model: answers of others would only mislead."""

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from app.agent import look_twice
+from app.agent import Agents
 from app.clips import Media, admitted, meant
 from app.history import exchanges, request
 from app.models import Models
-from app.reply import READING, plain, said
+from app.reply import growing, said
 from app.room import Room, Turn
 from app.viewing import Looks
 from avqa_llm.errors import AVQAError
@@ -41,6 +41,7 @@ class Talk:
 
     def __init__(self, models: Models, looks: Looks, uploads: Path) -> None:
         self.models, self.looks, self._uploads = models, looks, uploads
+        self._agents = Agents(models)
         self._ahead: set[asyncio.Task[None]] = set()
 
     # -- clips ---------------------------------------------------------------------------------
@@ -94,7 +95,7 @@ class Talk:
             async with contextlib.aclosing(self._turn(turn, files, wish, room)) as turns:
                 async for turn in turns:
                     if turn.answer is None:
-                        yield plain(turn.said) if turn.said else READING, {}
+                        yield growing(turn), {}
         except AVQAError as error:
             turn = replace(turn, answer=None, said=sentence(error))
         except (asyncio.CancelledError, GeneratorExit):
@@ -127,7 +128,7 @@ class Talk:
             open_ended=turn.open_ended or choice.opens,
         )
         yield turn
-        answered = self._looked_twice(turn) if wish.twice else self._answered(turn)
+        answered = self._agents.run(turn) if wish.twice else self._answered(turn)
         async with contextlib.aclosing(answered) as turns:
             async for turn in turns:
                 yield turn
@@ -155,11 +156,6 @@ class Talk:
                     yield replace(turn, said=grown)
                 elif isinstance(event, Done):
                     yield replace(turn, said="", answer=event.answer)
-
-    async def _looked_twice(self, turn: Turn) -> AsyncGenerator[Turn, None]:
-        async with contextlib.aclosing(look_twice(turn, self.models)) as turns:
-            async for found in turns:
-                yield found
 
     async def again(self, turn: Turn) -> Turn:
         """A turn's question once more, with its clip as the turn now says. Raises AVQAError."""

@@ -150,3 +150,13 @@ def test_a_clip_that_is_too_long_is_refused_by_name(tmp_path: Path) -> None:
     with page(tmp_path / "uploads", "--max-seconds", "5") as served:
         said, told = Visitor(served).ask(FIRST, DUO)
         assert told["answer"] is None and "5" in said and "duo" in said
+
+
+def test_looking_twice_shows_its_steps(served: Served) -> None:
+    visitor = Visitor(served)
+    visitor.ask(COUNT, DUO)
+    said, told = visitor.client.predict(
+        visitor.message(LOUDER), "tiny", False, True, api_name="/chat"
+    )
+    assert told["answer"]["answer"] == "no"
+    assert "steps</summary>" in said and "<em>said by the model</em>" in said

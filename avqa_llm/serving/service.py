@@ -14,11 +14,18 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Hashable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from avqa_llm.answer import Answer, Consumed
 from avqa_llm.encoders.cache import FeatureCache
@@ -44,6 +51,7 @@ from avqa_llm.serving.rows import Answered, Row, answer_rows, bytes_of, prompt_t
 from avqa_llm.serving.scheduler import Lane, LaneSettings
 from avqa_llm.session import finished
 
+T = TypeVar("T")
 READ_AT_ONCE = 16
 """Clips that are read as one batch."""
 NO_CLIP = "There is no video or sound to answer about: attach one to the question."
@@ -198,6 +206,34 @@ class AVQAService:
         served.in_flight += 1
         try:
             await self._read(served, ask, time.monotonic() + self.settings.deadline_s)
+        finally:
+            served.left()
+
+    async def use(self, model: str, work: Callable[[Engine], T], *, fair: Hashable = None) -> T:
+        """What `work` makes of a model's engine, in turn with all that is asked of the service.
+
+        For work that asks the engine many things, each depending on the one before. Others wait
+        meanwhile: it has to look by itself whether it is still wanted.
+
+        Raises:
+            UnknownModelError: no such model.
+            RetryableError: the engine is away, or too much is waiting.
+        """
+        served = self.catalogue.served(model)
+        self._admit()
+        served.in_flight += 1
+        try:
+            return cast(
+                T,
+                await self._lane.do(
+                    lambda jobs: [job(served.engine) for job in jobs],
+                    work,
+                    group=("use", served.uid),
+                    fair=fair,
+                    within_s=self.settings.deadline_s,
+                    most=1,
+                ),
+            )
         finally:
             served.left()
 
