@@ -11,28 +11,20 @@ from typing import Any
 import gradio as gr
 
 from app.clips import SAMPLES
+from app.corners import AT_ONCE, QUIET, more, what_if
 from app.handlers import NOTHING_YET, Handlers
-from app.rating import ASK_FIRST, CONSENT
 from app.room import Room
 from app.talk import Wish
 from app.viewing import PLAYER, player
-from app.voice import MISSING
 
 STYLE = (Path(__file__).resolve().parent / "page.css").read_text(encoding="utf-8")
 
 TITLE = "Ask a video, with its sound"
-AT_ONCE = 64
-"""Turns under way at the same time; more wait."""
 EXPIRES_EVERY_S = 600
+MOST_WAITING = 512
+"""Events that wait for their turn; whoever comes then is told to come again."""
 HINT = "Drop a video here, then ask: Which instrument comes in first?"
-SAVE_JS = """(name, text) => {
-  const link = document.createElement('a');
-  link.href = URL.createObjectURL(new Blob([text], {type: 'text/plain'}));
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
-}"""
-QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+NEXT = "Ask on, or drop another video"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +55,10 @@ def build(handlers: Handlers, offer: Offer) -> gr.Blocks:
                     chat, stands = _chat(handlers, [model, *options, room])
                     about = gr.Markdown(handlers.about(offer.models[0]), elem_id="about")
                     model.change(handlers.chosen_model, [model, room], [about], **QUIET)
-                    _entries(handlers, offer, chat)
-                    _ratings(handlers, chat, room)
-                    _exports(handlers, room)
+                    more(handlers, chat, room, voice=offer.voice)
                 with gr.Column(scale=6, min_width=320, elem_id="evidence"):
                     film = gr.HTML(player(None), elem_id=PLAYER)
-                    compared = _what_if(handlers, room)
+                    compared = what_if(handlers, room)
                     proof = gr.HTML(NOTHING_YET, elem_id="proof")
             if offer.runs is not None:
                 from app.evaluations import evaluation_tab
@@ -76,7 +66,7 @@ def build(handlers: Handlers, offer: Offer) -> gr.Blocks:
                 with gr.Tab("Evaluate"):
                     evaluation_tab(offer.runs)
         _events(handlers, chat, stands, model, room, film, proof, compared)
-    return page
+    return page.queue(max_size=MOST_WAITING, default_concurrency_limit=AT_ONCE)
 
 
 def _choice(offer: Offer) -> tuple[gr.Dropdown, list[gr.Checkbox]]:
@@ -87,16 +77,10 @@ def _choice(offer: Offer) -> tuple[gr.Dropdown, list[gr.Checkbox]]:
             value=offer.models[0],
             label="Model",
             interactive=True,
-            scale=3,
-            min_width=120,
+            min_width=200,
         )
-        free = gr.Checkbox(label="Free words", scale=2, min_width=110)
-        twice = gr.Checkbox(
-            label="Look twice",
-            info="An agent looks again where it helps.",
-            scale=3,
-            min_width=150,
-        )
+        free = gr.Checkbox(label="Free words", min_width=120)
+        twice = gr.Checkbox(label="Look twice (agent)", min_width=120)
     return model, [free, twice]
 
 
@@ -174,79 +158,6 @@ def _examples() -> list[list[dict[str, Any]]]:
     ]
 
 
-def _entries(handlers: Handlers, offer: Offer, chat: gr.ChatInterface) -> None:
-    """Other ways to bring a clip or a question: camera and microphone."""
-    with gr.Accordion("Record a clip with camera and microphone", open=False):
-        camera = gr.Video(
-            sources=["webcam"], include_audio=True, label="Your recording", elem_id="camera"
-        )
-    camera.input(handlers.added, [camera, chat.textbox], [chat.textbox], **QUIET)
-    with gr.Accordion("Ask by voice", open=False):
-        if not offer.voice:
-            gr.Markdown(MISSING)
-            return
-        microphone = gr.Audio(sources=["microphone"], type="filepath", label="Your question")
-        heard = gr.Markdown("", elem_id="heard")
-    microphone.stop_recording(
-        handlers.spoken, [microphone, chat.textbox], [chat.textbox, heard], **QUIET
-    )
-
-
-def _what_if(handlers: Handlers, room: gr.State) -> gr.HTML:
-    """The latest question again, about the clip as it was not."""
-    with gr.Accordion("What if? Ask the same about the clip, changed", open=False):
-        with gr.Row():
-            mute = gr.Checkbox(label="Mute the sound")
-            blank = gr.Checkbox(label="Hide the picture")
-            mirror = gr.Checkbox(label="Swap left and right")
-        with gr.Row():
-            start_s = gr.Number(label="Only from (s)", value=None, minimum=0)
-            end_s = gr.Number(label="to (s)", value=None, minimum=0)
-        again = gr.Button("Ask again", variant="primary", elem_id="again")
-        stop = gr.Button("Stop", visible=True, size="sm")
-        compared = gr.HTML("", elem_id="compared")
-    asked = again.click(
-        handlers.what_if,
-        [mute, blank, mirror, start_s, end_s, room],
-        [compared],
-        api_name="what_if",
-        concurrency_limit=AT_ONCE,
-    )
-    stop.click(None, None, None, cancels=[asked], api_visibility="private")
-    return compared
-
-
-def _ratings(handlers: Handlers, chat: gr.ChatInterface, room: gr.State) -> None:
-    """Thumbs on answers, if a visitor agrees."""
-
-    async def rate(
-        history: list[Any], correction: str, mine: Room, event: gr.LikeData
-    ) -> tuple[str, str]:
-        said = await handlers.rate(history, event.index, event.liked, correction, mine)
-        return said, correction if said == ASK_FIRST else ""
-
-    with gr.Accordion("Rate answers", open=False):
-        agrees = gr.Checkbox(label=CONSENT, elem_id="consent")
-        right = gr.Textbox(
-            label="What the right answer is, for a thumb down (may stay empty)",
-            max_length=500,
-            elem_id="correction",
-        )
-        said = gr.Markdown("", elem_id="rated")
-    agrees.input(handlers.agree, [agrees, room], [said], **QUIET)
-    chat.chatbot.like(rate, [chat.chatbot, right, room], [said, right], **QUIET)
-
-
-def _exports(handlers: Handlers, room: gr.State) -> None:
-    with gr.Row(elem_id="exports"):
-        name = gr.Textbox(visible="hidden", label="name")
-        text = gr.Textbox(visible="hidden", label="text")
-        for label, make in (("JSON", handlers.json), ("Markdown", handlers.markdown)):
-            button = gr.Button(f"Save the conversation as {label}", size="sm")
-            made = button.click(make, [room], [name, text], **QUIET)
-            made.then(None, [name, text], None, js=SAVE_JS)
-
-
 def _events(
     handlers: Handlers,
     chat: gr.ChatInterface,
@@ -264,8 +175,8 @@ def _events(
     async def chosen(history: list[Any], mine: Room, event: gr.SelectData) -> tuple[str, str]:
         return await handlers.chosen(history, event.index, mine)
 
-    async def latest(mine: Room) -> tuple[str, str]:
-        return await handlers.evidence(mine)
+    async def latest(mine: Room) -> tuple[str, str, gr.MultimodalTextbox]:
+        return *await handlers.evidence(mine), gr.MultimodalTextbox(placeholder=NEXT)
 
     chat.textbox.change(
         drafted,
@@ -275,6 +186,6 @@ def _events(
         trigger_mode="always_last",
         **QUIET,
     )
-    stands.change(latest, [room], [film, proof], **QUIET)
+    stands.change(latest, [room], [film, proof, chat.textbox], **QUIET)
     chat.chatbot.select(chosen, [chat.chatbot, room], [film, proof], **QUIET)
     chat.chatbot.clear(handlers.cleared, [room], [film, proof, compared], **QUIET)

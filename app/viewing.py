@@ -70,7 +70,7 @@ def player(media: Media | None, cut: Cut = Cut()) -> str:
     classes += ["av-covered"] if not cut.picture else []
     classes += ["av-audio"] if media.path.suffix.lower() in AUDIO else []
     muted = "" if cut.sound else " muted"
-    start = f"#t={cut.start_s:g}" if cut.start_s else ""
+    start = f"#t={cut.start_s or 0.001:g}"  # a time makes browsers show that moment's frame
     return (
         f'<figure class="{" ".join(classes)}"><video controls playsinline preload="metadata"{muted}'
         f' src="gradio_api/file={path}{start}" aria-label="Player: {name}"></video>'

@@ -10,7 +10,7 @@ import html
 from dataclasses import replace
 
 from app.markup import percent
-from app.panel import panel
+from app.panel import lights, panel
 from app.reply import changes_of, small_print
 from app.room import Turn
 from app.seen import Shown
@@ -64,8 +64,12 @@ def side_by_side(before: Turn, before_look: Shown, after: Turn, after_look: Show
 def _side(title: str, turn: Turn, look: Shown) -> str:
     assert turn.answer is not None
     evidence = panel(turn.answer, look, player=PLAYER, starts_s=turn.cut.start_s or 0.0)
+    chance = turn.answer.probability
+    sure = "" if chance is None else f" <span>{html.escape(percent(chance))} sure</span>"
     return (
-        f'<article class="av-side"><h3>{html.escape(title)}</h3>{evidence}'
+        f'<article class="av-side"><h3>{html.escape(title)}</h3>'
+        f'<p class="av-said"><strong>{html.escape(turn.answer.answer)}</strong>{sure}</p>'
+        f"{lights(turn.answer)}<details><summary>What it rests on</summary>{evidence}</details>"
         f"<p><small>{small_print(turn)}</small></p></article>"
     )
 
