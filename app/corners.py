@@ -32,7 +32,7 @@ def what_if(handlers: Handlers, room: gr.State) -> gr.HTML:
             mirror = gr.Checkbox(label="Swap left and right", min_width=140)
         with gr.Row():
             start_s = gr.Number(label="Only from (seconds)", value=None, min_width=120)
-            end_s = gr.Number(label="to (seconds)", value=None, min_width=120)
+            end_s = gr.Number(label="to (seconds; 0: the end)", value=None, min_width=120)
         with gr.Row():
             again = gr.Button("Ask again", variant="primary", elem_id="again", scale=3)
             stop = gr.Button("Stop", scale=1, min_width=80)

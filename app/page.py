@@ -117,6 +117,7 @@ def _chat(handlers: Handlers, inputs: list[Any]) -> tuple[gr.ChatInterface, gr.S
         multimodal=True,
         chatbot=gr.Chatbot(
             label="Conversation",
+            show_label=False,
             elem_id="chatbot",
             height="56vh",
             min_height=300,
