@@ -40,14 +40,14 @@ def evaluation_tab(runs: Path, models: Sequence[str] = ("tiny",)) -> None:
 
     runner, names = Runner(runs, models), finished(runs)
     first = names[0] if names else None
-    with gr.Row(equal_height=True):
-        chosen = gr.Dropdown(names, value=first, label="Finished run", scale=4)
-        other = gr.Dropdown(names, value=None, label="Compare with", scale=4)
-        again = gr.Button("Look again", scale=1)
+    with gr.Row():
+        chosen = gr.Dropdown(names, value=first, label="Finished run")
+        other = gr.Dropdown(names, value=None, label="Compare with")
     about = gr.HTML(show_run(runs, first))
     with gr.Row():
         opened = gr.Button("Open its report", variant="primary")
         compared = gr.Button("Compare the two")
+        again = gr.Button("Look for new runs")
     shown = gr.HTML()
     with gr.Accordion("Start a small run", open=not names):
         with gr.Row():

@@ -44,7 +44,7 @@ def theme() -> gr.themes.Base:
         neutral_hue=paper,
         font=SANS,
         font_mono=MONO,
-        radius_size=gr.themes.sizes.radius_md,
+        radius_size=gr.themes.sizes.radius_lg,
     ).set(
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
@@ -67,6 +67,7 @@ def theme() -> gr.themes.Base:
         block_label_text_color_dark="#a4a9b2",
         input_background_fill="#ffffff",
         input_background_fill_dark="*neutral_900",
+        input_border_width="1px",
         input_border_color="*neutral_300",
         input_border_color_dark="*neutral_700",
         button_border_width="1px",

@@ -26,8 +26,10 @@ LARGEST_REPORT = 8 * 2**20
 REACHES_NOTHING = (
     '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
     "style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:\">"
+    '<base href="about:srcdoc">'
 )
-"""Put before a report. Its own rules hold as well."""
+"""Put before a report. Its own rules hold as well. With the base its links to its own sections
+stay inside of it; without, they would lead to the page around it."""
 
 
 class EvaluationError(AVQAError):
@@ -187,7 +189,9 @@ def summary(run: Run) -> Html:
         class_=f"av-light {'av-yes' if run.valid else 'av-no'}",
     )
     title = tag("h4", f"{run.model} on {run.benchmark}")
-    return tag("section", title, light, tag("dl", *rows, class_="av-values"), class_="av-panel")
+    return tag(
+        "section", title, light, tag("dl", *rows, class_="av-values"), class_="av-panel av-run"
+    )
 
 
 def report_frame(runs: Path, name: str) -> Html:
