@@ -7,6 +7,7 @@ still carries the name of its file.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -47,17 +48,20 @@ class ClipEncoder:
         self._identities = (identity(model.picture), identity(model.sound)) if cache else ("", "")
         self._sounds: OrderedDict[str, Tokens] = OrderedDict()
         self._pictures: OrderedDict[str, Tokens] = OrderedDict()
+        self._lock = threading.Lock()  # clips come from several threads of a service
         self.computed = 0
         """Clips of `many` for which an encoder had to run."""
 
     def __call__(self, clip: Clip) -> ClipTokens:
         """Tokens of a clip, computed or remembered."""
         names = clip_digests(clip)
-        if self.store is not None:
-            self._look(names, self.store)
-        if self.cache is not None and not (names[0] in self._sounds and names[1] in self._pictures):
-            self._load(clip, names, self.cache)
-        return self._tokens(clip, names)
+        with self._lock:
+            if self.store is not None:
+                self._look(names, self.store)
+            known = names[0] in self._sounds and names[1] in self._pictures
+            if self.cache is not None and not known:
+                self._load(clip, names, self.cache)
+            return self._tokens(clip, names)
 
     def _tokens(self, clip: Clip, names: tuple[str, str]) -> ClipTokens:
         """Those in memory; what is not there is computed."""
@@ -71,6 +75,10 @@ class ClipEncoder:
     def many(self, clips: Sequence[Clip]) -> list[ClipTokens]:
         """Tokens of several clips; what nobody remembers is computed in joint batches."""
         names = [clip_digests(clip) for clip in clips]
+        with self._lock:
+            return self._many(clips, names)
+
+    def _many(self, clips: Sequence[Clip], names: list[tuple[str, str]]) -> list[ClipTokens]:
         keys = [self._missing(*both) for both in zip(clips, names, strict=True)]
         new = [n for n, key in enumerate(keys) if key is not None]
         model = self.model

@@ -29,6 +29,7 @@ from avqa_llm.folders import user_cache
 from avqa_llm.generation import Context, Decoder, Written, greedy, joined, rank, read
 from avqa_llm.labels import LABELS, to_label
 from avqa_llm.media import Clip, MediaLimits, read_clip
+from avqa_llm.media.changes import Cut, changed, sampling_of
 from avqa_llm.model import AVQAModel, ClipTokens
 from avqa_llm.presets import find_model
 from avqa_llm.prompt import CLUE, PICTURE, SOUND, Turn, spoken
@@ -102,16 +103,18 @@ class Engine:
         *,
         reader: str = "pyav",
         limits: MediaLimits | None = None,
+        cut: Cut = Cut(),
     ) -> Clip:
-        """Read a media file with the frames that this model wants."""
+        """Read a media file, or what a cut leaves of it, with the frames that this model wants."""
         picture = self.model.picture
-        return read_clip(
+        clip = read_clip(
             path,
-            sampling=picture.config.sampling(),
+            sampling=sampling_of(cut, picture.config.sampling()),
             max_side=max(picture.size),
             limits=limits or MediaLimits(),
             reader=reader,
         )
+        return changed(clip, cut)
 
     def encode(self, clip: Clip) -> ClipTokens:
         """Run the frozen encoders, or take what they made of this sound and these frames before."""

@@ -15,6 +15,7 @@ import pytest
 from avqa_llm.answer import Answer
 from avqa_llm.engine import LocalEngine
 from avqa_llm.errors import AVQAError, MediaError
+from avqa_llm.media.changes import Cut
 from avqa_llm.prompt import Turn
 from avqa_llm.serving.contract import Delta, Done, RetryableError, Started, UnknownModelError
 from avqa_llm.serving.service import AVQAService, ServiceSettings
@@ -337,3 +338,39 @@ def test_features_are_shared_by_way_of_the_disk(loop: World, service: AVQAServic
         assert (counters["feature_hits"], counters["feature_misses"]) == (1, 0)
     finally:
         loop.do(twin.close())
+
+
+# -- a changed clip, and one that is read ahead --------------------------------------------------
+
+
+def test_a_part_is_answered_as_the_part_is_offline(
+    loop: World, service: AVQAService, offline: LocalEngine
+) -> None:
+    cut = Cut(start_s=2.0, end_s=7.0, mirrored=True)
+    (expected,) = offline.answer(offline.read(DUO, cut=cut), [HEARD], evidence=True)
+    whole_file = whole(loop.do(events(service, asked(DUO, HEARD))))
+    of_part = whole(loop.do(events(service, asked(DUO, HEARD, cut=cut))))
+    assert bare(of_part) == bare(expected)
+    assert of_part.record != whole_file.record  # neither took the reading of the other
+    assert any("2 s to 7 s" in warning for warning in of_part.warnings)
+
+
+def test_a_part_beyond_the_end_is_refused_without_a_path(loop: World, service: AVQAService) -> None:
+    with pytest.raises(MediaError, match="beyond the end") as caught:
+        loop.do(events(service, asked(DUO, HEARD, cut=Cut(start_s=50.0))))
+    assert str(DUO) not in str(caught.value)
+
+
+def test_what_was_prepared_is_not_read_again(
+    loop: World, service: AVQAService, tmp_path: Path
+) -> None:
+    ask = asked(TRIO, HEARD, cut=Cut(end_s=6.5))
+    before = service.counters()
+    loop.do(service.prepare(ask))
+    found = whole(loop.do(events(service, ask)))
+    after = service.counters()
+    assert after["clips_decoded"] - before["clips_decoded"] == 1
+    assert after["reading_hits"] - before["reading_hits"] == 1
+    assert set(found.timing_s) == {"answer"}  # nothing but the answer was waited for
+    with pytest.raises(MediaError):
+        loop.do(service.prepare(asked(tmp_path / "gone.mp4", HEARD)))

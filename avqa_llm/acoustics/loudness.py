@@ -76,7 +76,7 @@ def weighted_powers(sound_CS: np.ndarray, rate_hz: int) -> np.ndarray:
     power_N = np.zeros(count)
     sections = k_weighting(rate_hz)
     for weight, channel_S in zip(weights, sound_CS, strict=True):
-        if weight:
+        if weight and count:
             heard_S = sosfilt(sections, channel_S[: count * hop].astype(np.float64))
             heard_NS = heard_S.reshape(count, hop)
             power_N += weight * np.einsum("ns,ns->n", heard_NS, heard_NS) / hop

@@ -45,6 +45,12 @@ class Served:
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the last of them has been."""
 
+    def left(self) -> None:
+        """One of them has been."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.idle.set()
+
 
 class Catalogue:
     """Loads and finds models. Loading blocks; everything else belongs to the event loop."""

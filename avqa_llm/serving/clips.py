@@ -21,6 +21,7 @@ from avqa_llm.engine import Engine
 from avqa_llm.errors import MediaError
 from avqa_llm.folders import sha256_of
 from avqa_llm.media import Clip, MediaLimits
+from avqa_llm.media.changes import Cut
 from avqa_llm.model import ClipTokens, World
 from avqa_llm.serving.contract import Attached
 from avqa_llm.serving.counters import Counts
@@ -136,18 +137,19 @@ class Clips:
         return known
 
     async def prepared(
-        self, encoders: Encoders, media: Attached, sha256: str, *, within_s: float
+        self, encoders: Encoders, media: Attached, sha256: str, cut: Cut, *, within_s: float
     ) -> Prepared:
-        """A clip after the encoders.
+        """A clip, or what a cut leaves of it, after the encoders.
 
         Raises:
-            MediaError: the file cannot be read, or has no sound although only that is wanted.
+            MediaError: the file cannot be read, or has no sound although only that is wanted;
+                or the cut lies beyond its end.
             RetryableError: it was not done in time.
         """
-        key = (encoders.key, sha256)
+        key = (encoders.key, sha256, cut)
         found = self.kept.get(key)
         if found is None:
-            make = partial(self._prepare, encoders, media.path, sha256, within_s)
+            make = partial(self._prepare, encoders, media.path, sha256, cut, within_s)
             found = await self._flights.once(key, make)
         if media.modality == "audio" and not found.presence.has_sound:
             raise MediaError(
@@ -157,11 +159,11 @@ class Clips:
         return found
 
     async def _prepare(
-        self, encoders: Encoders, path: Path, sha256: str, within_s: float
+        self, encoders: Encoders, path: Path, sha256: str, cut: Cut, within_s: float
     ) -> Prepared:
         async with self._room:
             started = time.perf_counter()
-            clip = await self._in_thread(partial(self._decode, encoders, path))
+            clip = await self._in_thread(partial(self._decode, encoders, path, cut))
             decoded = time.perf_counter()
             tokens = await encoders.lane.do(
                 encoders.encode, clip, group="encode", fair=sha256, within_s=within_s
@@ -174,12 +176,12 @@ class Clips:
         found = Prepared(
             sha256=sha256, tokens=tokens, presence=presence, notes=clip.notes, times_s=times
         )
-        self.kept.put((encoders.key, sha256), found, found.bytes)
+        self.kept.put((encoders.key, sha256, cut), found, found.bytes)
         return found
 
-    def _decode(self, encoders: Encoders, path: Path) -> Clip:
+    def _decode(self, encoders: Encoders, path: Path, cut: Cut) -> Clip:
         try:
-            return encoders.read(path, limits=self._limits)
+            return encoders.read(path, limits=self._limits, cut=cut)
         except MediaError as error:  # where files lie here is nobody's business
             raise MediaError(str(error).replace(str(path), "the file")) from error
 

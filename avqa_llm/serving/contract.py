@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from avqa_llm.answer import Answer, Consumed
 from avqa_llm.errors import AVQAError
+from avqa_llm.media.changes import Cut
 from avqa_llm.prompt import Turn
 
 
@@ -57,6 +58,9 @@ class Ask:
     """Of an open answer."""
     mute: bool = False
     blank: bool = False
+    cut: Cut = Cut()
+    """What else is done to the clip before it is asked about: a part of it, or mirrored. Times of
+    the answer then count from the start of the part."""
     logprobs: int = 0
     """How many runners-up of each token of an open answer are wanted; 0: none."""
 
@@ -127,6 +131,12 @@ class Service(Protocol):
             UnknownModelError: no such model.
             MediaError: the file cannot be read, or exceeds a limit.
             RetryableError: the engine is away, or too much is waiting.
+        """
+
+    async def prepare(self, ask: Ask) -> None:
+        """Read the clip of a question that will come, so that it need not wait then.
+
+        Raises as `answer` does.
         """
 
     async def add_adapter(self, name: str, folder: Path) -> ModelInfo:

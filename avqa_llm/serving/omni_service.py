@@ -15,16 +15,19 @@ import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+import numpy as np
 
 from avqa_llm.answer import Answer, Consumed
 from avqa_llm.errors import AVQAError, CheckpointError, MediaError
 from avqa_llm.folders import sha256_of
 from avqa_llm.labels import LABELS, to_label
-from avqa_llm.media import Uniform, read_clip
+from avqa_llm.media import Clip, MediaLimits, Uniform, read_clip
+from avqa_llm.media.changes import Cut, changed
 from avqa_llm.media.parts import Parts, encode
 from avqa_llm.prompt import spoken
 from avqa_llm.serving.contract import (
@@ -46,6 +49,8 @@ from avqa_llm.serving.service import ServiceSettings, no_clip
 T = TypeVar("T")
 FRAMES, MAX_SIDE = 16, 448
 """Of a clip, from the centres of as many equal spans; pixels of a frame's longer side."""
+DENSER = 4
+"""How many times as many are read where only a part of the clip is wanted."""
 FEWEST_TOKENS = 8
 """A part that adds fewer was not consumed: a chat template may leave marks where it drops one."""
 OPEN_TOKENS, CLOSED_TOKENS = 256, 32
@@ -172,6 +177,12 @@ class OmniService:
         finally:
             self._in_flight -= 1
 
+    async def prepare(self, ask: Ask) -> None:
+        """Decode and count the clip of a question that will come; see `Service`."""
+        if ask.model != self._info.name:
+            raise UnknownModelError(f"model {ask.model!r} is not served; {self._info.name} is")
+        await self._counted(ask)
+
     async def _events(self, ask: Ask) -> AsyncGenerator[Event, None]:
         if not ask.media:
             for event in no_clip():
@@ -227,17 +238,17 @@ class OmniService:
         media = ask.media[-1]
         sha256 = await self._in_thread(partial(_hash, media.path))
         gone = (ask.mute, ask.blank or media.modality == "audio")
-        key = (sha256, *gone)
+        key = (sha256, ask.cut, *gone)
         if (known := self._kept.get(key)) is not None:
             self._counts.add("reading_hits")
             return known
         self._counts.add("reading_joins" if key in self._flights else "reading_misses")
-        return await self._flights.once(key, partial(self._count, media, gone, key))
+        return await self._flights.once(key, partial(self._count, media, ask.cut, gone, key))
 
-    async def _count(self, media: Attached, gone: tuple[bool, bool], key: Any) -> Counted:
+    async def _count(self, media: Attached, cut: Cut, gone: tuple[bool, bool], key: Any) -> Counted:
         started = time.perf_counter()
         async with self._decoders:
-            parts, notes = await self._in_thread(partial(self._decoded, media.path, gone))
+            parts, notes = await self._in_thread(partial(self._decoded, media.path, cut, gone))
         self._counts.add("clips_decoded")
         if not parts.sent:
             raise MediaError(
@@ -260,16 +271,10 @@ class OmniService:
         self._kept.put(key, found, found.bytes)
         return found
 
-    def _decoded(self, path: Path, gone: tuple[bool, bool]) -> tuple[Parts, tuple[str, ...]]:
-        try:
-            clip = read_clip(
-                path,
-                sampling=Uniform(frames=FRAMES),
-                max_side=MAX_SIDE,
-                limits=self.settings.limits,
-            )
-        except MediaError as error:  # where files lie here is nobody's business
-            raise MediaError(str(error).replace(str(path), "the file")) from error
+    def _decoded(
+        self, path: Path, cut: Cut, gone: tuple[bool, bool]
+    ) -> tuple[Parts, tuple[str, ...]]:
+        clip = sent_clip(path, cut, limits=self.settings.limits)
         clip = clip.muted() if gone[0] else clip
         clip = clip.blanked() if gone[1] else clip
         return encode(clip), clip.notes
@@ -367,6 +372,23 @@ class _Listener:
         )
         finish = "length" if self._finish == "length" else "stop"
         return Done(answer=answer, completion_tokens=self.tokens, finish_reason=finish)
+
+
+def sent_clip(path: Path, cut: Cut, *, limits: MediaLimits) -> Clip:
+    """A file, or what a cut leaves of it, with the frames that omni models are sent.
+
+    Raises:
+        MediaError: it cannot be read; names no path, for where files lie is nobody's business.
+    """
+    sampling = Uniform(frames=DENSER * FRAMES if cut.is_part else FRAMES)
+    try:
+        clip = changed(read_clip(path, sampling=sampling, max_side=MAX_SIDE, limits=limits), cut)
+    except MediaError as error:
+        raise MediaError(str(error).replace(str(path), "the file")) from error
+    if len(clip.frames_THWC) <= FRAMES:
+        return clip
+    kept = np.linspace(0, len(clip.frames_THWC) - 1, FRAMES).round().astype(int)
+    return replace(clip, frames_THWC=clip.frames_THWC[kept], frame_times_s=clip.frame_times_s[kept])
 
 
 def consumed_of(grown: dict[str, int]) -> Consumed:

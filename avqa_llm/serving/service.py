@@ -14,11 +14,18 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Hashable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from avqa_llm.answer import Answer, Consumed
 from avqa_llm.encoders.cache import FeatureCache
@@ -30,7 +37,6 @@ from avqa_llm.serving.catalogue import Catalogue, Served, default_name
 from avqa_llm.serving.clips import Clips, Prepared
 from avqa_llm.serving.contract import (
     Ask,
-    Attached,
     Delta,
     Done,
     Event,
@@ -45,6 +51,7 @@ from avqa_llm.serving.rows import Answered, Row, answer_rows, bytes_of, prompt_t
 from avqa_llm.serving.scheduler import Lane, LaneSettings
 from avqa_llm.session import finished
 
+T = TypeVar("T")
 READ_AT_ONCE = 16
 """Clips that are read as one batch."""
 NO_CLIP = "There is no video or sound to answer about: attach one to the question."
@@ -190,9 +197,45 @@ class AVQAService:
                         yield event
         finally:
             self._in_flight -= 1
-            served.in_flight -= 1
-            if not served.in_flight:
-                served.idle.set()
+            served.left()
+
+    async def prepare(self, ask: Ask) -> None:
+        """Read the clip of a question that will come; see `Service`."""
+        served = self.catalogue.served(ask.model)
+        self._admit()
+        served.in_flight += 1
+        try:
+            await self._read(served, ask, time.monotonic() + self.settings.deadline_s)
+        finally:
+            served.left()
+
+    async def use(self, model: str, work: Callable[[Engine], T], *, fair: Hashable = None) -> T:
+        """What `work` makes of a model's engine, in turn with all that is asked of the service.
+
+        For work that asks the engine many things, each depending on the one before. Others wait
+        meanwhile: it has to look by itself whether it is still wanted.
+
+        Raises:
+            UnknownModelError: no such model.
+            RetryableError: the engine is away, or too much is waiting.
+        """
+        served = self.catalogue.served(model)
+        self._admit()
+        served.in_flight += 1
+        try:
+            return cast(
+                T,
+                await self._lane.do(
+                    lambda jobs: [job(served.engine) for job in jobs],
+                    work,
+                    group=("use", served.uid),
+                    fair=fair,
+                    within_s=self.settings.deadline_s,
+                    most=1,
+                ),
+            )
+        finally:
+            served.left()
 
     def _admit(self) -> None:
         """Raises RetryableError where there is no room, or nobody to answer."""
@@ -267,26 +310,30 @@ class AVQAService:
         media = ask.media[-1]
         sha256 = await self._clips.sha256(media.path)
         gone = (ask.mute, ask.blank or media.modality == "audio")
-        key = (served.uid, sha256, *gone, media.modality)
+        key = (served.uid, sha256, ask.cut, *gone, media.modality)
         if (known := self._readings.get(key)) is not None:
             self._counts.add("reading_hits")
             return known, False
         joins = key in self._flights
         self._counts.add("reading_joins" if joins else "reading_misses")
-        make = partial(self._digest, served, media, sha256, gone, key, ends)
+        make = partial(self._digest, served, ask, sha256, gone, key, ends)
         return await self._flights.once(key, make), True
 
     async def _digest(
         self,
         served: Served,
-        media: Attached,
+        ask: Ask,
         sha256: str,
         gone: tuple[bool, bool],
         key: tuple[Any, ...],
         ends: float,
     ) -> _Read:
         clip = await self._clips.prepared(
-            served.encoders, media, sha256, within_s=max(0.0, ends - time.monotonic())
+            served.encoders,
+            ask.media[-1],
+            sha256,
+            ask.cut,
+            within_s=max(0.0, ends - time.monotonic()),
         )
         clip = clip.without(sound=gone[0], picture=gone[1])
         reading = await self._lane.do(
