@@ -18,8 +18,8 @@ help: ## list the targets (default)
 	@echo 'On Linux, PyPI gives the CUDA build of torch (gigabytes). For the CPU build, before the'
 	@echo 'first make: export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu'
 
-demo: $(VENV)/.ready ## set up, then ask the bundled sample clips a few questions
-	@$(VENV)/bin/avqa demo
+demo: $(VENV)/.ready-app ## set up, then open the chat page (ARGS="--help" says more)
+	@$(RUN) app --open $(ARGS)
 
 headline: $(VENV)/.ready ## all figures of the embedded model on Bandstand in one table
 	@$(RUN) eval headline $(ARGS)
@@ -61,6 +61,10 @@ $(VENV)/.ready: pyproject.toml requirements.txt
 	  echo 'Setting up $(VENV): a few minutes, once.'; \
 	  $(PYTHON) -m venv $(VENV); }
 	$(INSTALL) .
+	@touch $@
+
+$(VENV)/.ready-app: $(VENV)/.ready
+	$(INSTALL) '.[app]'
 	@touch $@
 
 $(VENV)/.ready-serve: $(VENV)/.ready

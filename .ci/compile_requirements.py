@@ -25,7 +25,7 @@ BROUGHT_BY_TORCH = re.compile(r"nvidia-|cuda-|triton$")
 HEADER = f"""\
 # The tested versions of everything in pyproject.toml, every extra included.
 # A file of constraints: it holds versions still and installs nothing that was not asked for.
-#     pip install -c requirements.txt -e .              what `make demo` does
+#     pip install -c requirements.txt -e .              what `avqa` needs
 #     pip install -c requirements.txt -e '.[dev]'       what `make test` does
 #     pip install -c requirements.txt -e '.[all]'       with every extra
 # Compiled by `make requirements` on Linux x86-64, for Python {REFERENCE} and, by marker, for

@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
         help="where ratings are kept of visitors who agree")  # fmt: skip
     add("--host", default="127.0.0.1", help="address to listen on")
     add("--port", type=int, default=7860, help="0: a free one")
+    add("--open", action="store_true", help="open a browser when the page is there")
     add("--share", action="store_true", help="a public link; needs --auth")
     add("--auth", type=Path, metavar="FILE", help="who may enter: a line USER:PASSWORD for each")
     add("--mcp", action="store_true", help="offer the chat as a tool of the Model Context Protocol")
@@ -76,7 +77,7 @@ class Served:
         how = launching(args, uploads)
         from app.backstage import Backstage
         from app.handlers import Handlers
-        from app.models import Models, options_of
+        from app.models import Models, options_of, own_models
         from app.page import Offer, build
         from app.rating import Ratings
         from app.talk import Talk
@@ -96,7 +97,8 @@ class Served:
         offer = Offer(
             models=tuple(self.models.names),
             voice=voice.is_there,
-            runs=args.runs if importlib.util.find_spec("app.evaluations") else None,
+            runs=args.runs if args.host in LOOPBACK and not args.share else None,
+            evaluated=tuple(own_models(args.model)) or ("tiny",),
             expires_s=round(60 * args.keep_minutes),
         )
         self.page = build(Handlers(talk, voice, Ratings(args.feedback)), offer)
@@ -148,7 +150,7 @@ def launching(args: argparse.Namespace, uploads: Path) -> dict[str, Any]:
         "quiet": True,
         "ssr_mode": False,
         "footer_links": ["api"],
-        "inbrowser": False,
+        "inbrowser": args.open,
     }
 
 

@@ -163,3 +163,8 @@ def options_of(
     return ModelOptions(
         models=tuple(models) or ("tiny",), adapters=pairs, base_url=base_url, **more
     )
+
+
+def own_models(models: Sequence[str]) -> list[str]:
+    """Presets and directories among models, without those of a server."""
+    return [model for model in models if not model.startswith(SERVER)]

@@ -12,6 +12,7 @@ import gradio as gr
 
 from app.clips import SAMPLES
 from app.corners import AT_ONCE, QUIET, more, what_if
+from app.evaluations import evaluation_tab
 from app.handlers import NOTHING_YET, Handlers
 from app.room import Room
 from app.talk import Wish
@@ -33,8 +34,10 @@ class Offer:
 
     models: tuple[str, ...]
     voice: bool
-    runs: Path | None = None
-    """Folder of evaluation runs; None: no such tab."""
+    runs: Path | None
+    """Folder of evaluation runs; None: no such tab, since it lets visitors start runs here."""
+    evaluated: tuple[str, ...] = ("tiny",)
+    """Models that runs may be started with."""
     expires_s: int = 7200
     """Uploads that are older are deleted."""
 
@@ -61,10 +64,8 @@ def build(handlers: Handlers, offer: Offer) -> gr.Blocks:
                     compared = what_if(handlers, room)
                     proof = gr.HTML(NOTHING_YET, elem_id="proof")
             if offer.runs is not None:
-                from app.evaluations import evaluation_tab
-
                 with gr.Tab("Evaluate"):
-                    evaluation_tab(offer.runs)
+                    evaluation_tab(offer.runs, offer.evaluated)
         _events(handlers, chat, stands, model, room, film, proof, compared)
     return page.queue(max_size=MOST_WAITING, default_concurrency_limit=AT_ONCE)
 

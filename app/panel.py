@@ -96,7 +96,7 @@ def _head(answer: Answer) -> Html:
 def _certainty(answer: Answer) -> Html:
     title = tag("h4", "How sure it says it is")
     if answer.probability is None:
-        said = tag("p", "This model's server does not say how sure it is.", class_="av-soft")
+        said = tag("p", "No chance of being right comes with this answer.", class_="av-soft")
         return tag("div", title, said, class_="av-sure")
     rows = [_bar(answer.answer, answer.probability, first=True)]
     for other in answer.alternatives[:MOST_RUNNERS_UP]:

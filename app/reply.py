@@ -79,7 +79,7 @@ def changes_of(turn: Turn) -> list[str]:
 def _steps(turn: Turn) -> str:
     rows = "".join(
         f"<li><em>{plain(KINDS.get(step.kind, step.kind))}</em>"
-        f" {plain(step.tool)}: {plain(step.result)}</li>"
+        f"{'' if step.tool == step.kind else f' {plain(step.tool)}'}: {plain(step.result)}</li>"
         for step in turn.steps[:MOST_STEPS]
     )
     return f"<details open><summary>{len(turn.steps)} steps</summary><ol>{rows}</ol></details>"

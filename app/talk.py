@@ -169,7 +169,9 @@ class Talk:
 def sentence(error: AVQAError) -> str:
     """An error as it is said in the conversation."""
     text = str(error)
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    if text.partition(" ")[0].isalpha():  # not the name of a file
+        text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def details(turn: Turn) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from app.history import cleaned
-from avqa_llm.errors import AVQAError
+from avqa_llm.errors import AVQAError, MediaError
 from avqa_llm.media import MediaLimits, read_clip
 
 MISSING = (
@@ -45,7 +45,10 @@ class Voice:
         return await asyncio.to_thread(self._text, Path(path))
 
     def _text(self, path: Path) -> str:
-        clip = read_clip(path, limits=MediaLimits(max_seconds=LONGEST_S, timeout_s=30))
+        try:
+            clip = read_clip(path, limits=MediaLimits(max_seconds=LONGEST_S, timeout_s=30))
+        except MediaError as error:  # where files lie here is nobody's business
+            raise MediaError(str(error).replace(str(path), "the recording")) from error
         with self._lock:
             found = self._transcriber.transcribe(clip)
         if found.says_nothing:
