@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from avqa_llm.answer import Answer, Consumed, Evidence
     from avqa_llm.engine import LocalEngine
     from avqa_llm.media import Clip
+    from avqa_llm.omni.engine import OmniEngine
 
 SAMPLES = Path(__file__).resolve().parent.parent / "app" / "samples"
 
@@ -35,31 +36,55 @@ def run(args: argparse.Namespace) -> int:
         clip = clip.muted()
     if args.blank:
         clip = clip.blanked()
-    answers = _converse(engine, clip, args.questions, open_ended=args.open, times=times)
+    facts = measured(engine, clip, args.model) if args.facts else ""
+    answers = converse(engine, clip, args.questions, facts=facts, open_ended=args.open, times=times)
     if args.json:
         _print_json(args.questions, answers)
         return 0
     for note in clip.notes:
         print(f"note: {note}")
+    if facts:
+        print(f"told to the model: {facts}")
     for number, (question, answer) in enumerate(zip(args.questions, answers, strict=True)):
         print("\n".join(describe(question, answer, with_record=number == 0)), flush=True)
     return 0
 
 
-def _converse(
+def measured(engine: LocalEngine | OmniEngine, clip: Clip, model: str) -> str:
+    """What is measured of the clip's sound, as text for the model.
+
+    Raises:
+        AVQAError: the model cannot read it.
+    """
+    from avqa_llm.acoustics import facts_of
+
+    if not engine.reads_text:
+        raise AVQAError(
+            f"--facts: the model {model} reads a clip and a question and no other text; ask an "
+            "omni model, or see the facts yourself with avqa listen"
+        )
+    return facts_of(clip).text()
+
+
+def converse(
     engine: LocalEngine,
     clip: Clip,
     questions: list[str],
     *,
+    facts: str,
     open_ended: bool,
     times: dict[str, float],
 ) -> Iterator[Answer]:
-    """Answers one after the other, each with what was said before as its history."""
+    """Answers one after the other, each with what was said before as its history.
+
+    Facts stand before the first question, and so in the history of the others.
+    """
     from avqa_llm.engine import Session
 
     session = Session(engine, clip, times=times)
-    for question in questions:
-        yield session.ask(question, open_ended=open_ended)
+    for number, question in enumerate(questions):
+        told = f"{facts}\n{question}" if facts and not number else question
+        yield session.ask(told, open_ended=open_ended)
 
 
 def _print_json(questions: list[str], answers: Iterator[Answer]) -> None:

@@ -94,6 +94,11 @@ def _add_ask(commands: Subparsers[argparse.ArgumentParser]) -> None:
     ask.add_argument(
         "--open", action="store_true", help="answer in free text, not from the closed answer set"
     )
+    ask.add_argument(
+        "--facts",
+        action="store_true",
+        help="tell the model what `avqa listen` measures; for omni models, which read text",
+    )
     ask.set_defaults(target="avqa_llm.asking:run")
 
 

@@ -77,6 +77,9 @@ class Outcome:
 class Engine:
     """What engines have in common: all but the language model's own work."""
 
+    reads_text = False
+    """Whether it understands text beside a question: it was trained on clips and questions."""
+
     def __init__(
         self,
         model: AVQAModel,

@@ -83,8 +83,13 @@ def _with_doubt(found: Measurement) -> str:
 
 
 def spoken(transcript: Transcript) -> Iterator[str]:
-    """A transcript as lines for a person."""
+    """A transcript as lines for a person: a model's opinion, and said to be one."""
     yield ""
-    yield f"Speech ({transcript.note})" if transcript.note else f"Speech ({transcript.language})"
+    if transcript.note:
+        yield f"Speech: {transcript.note}"
+    else:
+        yield f"Speech, as Whisper heard it (language: {transcript.language})"
+    for span in transcript.voice:
+        yield f"  {span.start_s:6.1f}-{span.end_s:.1f} s  a voice"
     for segment in transcript.segments:
         yield f"  {segment.start_s:6.1f}-{segment.end_s:.1f} s  {segment.text}"

@@ -8,7 +8,7 @@ it does not run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,15 @@ __all__ = ["Segment", "SpeechError", "Transcriber", "Transcript", "Word", "voice
 
 RATE_HZ = 16000
 """What Silero and Whisper were trained on."""
-VOICE = {"min_speech_duration_ms": 250, "min_silence_duration_ms": 500, "speech_pad_ms": 200}
-"""Shorter speech is dropped, shorter pauses are bridged, and so much is added on both sides."""
+VOICE = {
+    "threshold": 0.6,
+    "min_speech_duration_ms": 250,
+    "min_silence_duration_ms": 500,
+    "speech_pad_ms": 200,
+}
+"""Shorter speech is dropped, shorter pauses are bridged, and so much is added on both sides. On 160
+Bandstand scenes, which have synthetic voices and loud music, it finds 66 of 69 voices and 93 % of
+their seconds, and hears one in 7 of 91 scenes without: fewer than at Silero's own 0.5 (11)."""
 NO_SOUND = "the clip has no sound track"
 NO_SPEECH = "no speech was found"
 NO_WORDS = "a voice was found, but no words"
@@ -146,6 +153,7 @@ class Transcriber:
             vad_filter=True,
             vad_parameters=VOICE,
             word_timestamps=True,
+            temperature=0.0,  # the same clip gives the same words
             # What was misheard once is not to mislead the rest.
             condition_on_previous_text=False,
         )
@@ -154,20 +162,29 @@ class Transcriber:
         return Transcript(segments=segments, language=info.language, voice=voice, note=note)
 
 
-def _segments(found: Iterable[Any], start: float, end: float) -> Iterable[Segment]:
-    """Whisper's segments that hold words, moved to the clip's clock and kept inside the part."""
+def _segments(found: Iterable[Any], start: float, end: float) -> Iterator[Segment]:
+    """Whisper's segments that hold words, moved to the clip's clock and kept inside the part.
+
+    What has no length is no speech: Whisper invents it behind the end of what it was given.
+    """
 
     def at(time_s: float) -> float:
         return min(max(start + float(time_s), start), end)
 
     for segment in found:
         words = tuple(
-            Word(at(word.start), at(word.end), word.word.strip(), float(word.probability))
+            Word(at(word.start), at(word.end), _printable(word.word), float(word.probability))
             for word in segment.words or ()
-            if word.word.strip()
+            if _printable(word.word)
         )
-        if segment.text.strip():
-            yield Segment(at(segment.start), at(segment.end), segment.text.strip(), words)
+        text = _printable(segment.text)
+        if text and at(segment.end) > at(segment.start):
+            yield Segment(at(segment.start), at(segment.end), text, words)
+
+
+def _printable(text: str) -> str:
+    """Without spaces around it and without control characters, which a terminal would obey."""
+    return "".join(char for char in text if char.isprintable()).strip()
 
 
 def _heard_S(clip: Clip, start: float, end: float) -> np.ndarray:

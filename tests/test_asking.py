@@ -56,6 +56,15 @@ def test_the_samples_are_answered(capsys: pytest.CaptureFixture[str]) -> None:
     assert "listened at" in out and "looked at" in out
 
 
+def test_facts_for_a_model_that_cannot_read_them_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["ask", str(REAL), QUESTION, "--facts"]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "model tiny" in said.err and "avqa listen" in said.err
+    assert not said.out
+
+
 @pytest.mark.parametrize(("flag", "gone"), [("--mute", "sound"), ("--blank", "picture")])
 def test_a_missing_modality_is_named(
     capsys: pytest.CaptureFixture[str], flag: str, gone: str

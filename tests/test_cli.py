@@ -48,7 +48,7 @@ def test_help_is_quick_and_names_every_command() -> None:
         shown = subprocess.run([*AVQA, "--help"], capture_output=True, text=True, check=True)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 1.5
-    for command in ("ask", "demo", "features", "train", "export", "doctor"):
+    for command in ("ask", "listen", "demo", "features", "train", "export", "doctor"):
         assert f"\n    {command} " in shown.stdout
 
 
@@ -79,6 +79,7 @@ ASK = {
     "mute": False,
     "blank": False,
     "open": False,
+    "facts": False,
     "target": "avqa_llm.asking:run",
 }
 TRAIN = {
@@ -88,6 +89,14 @@ TRAIN = {
     "out": None,
     "set": [],
     "target": "avqa_llm.training.run:run",
+}
+LISTEN = {
+    "file": Path("clip.mp4"),
+    "start_s": None,
+    "end_s": None,
+    "speech": None,
+    "json": False,
+    "target": "avqa_llm.listening:run",
 }
 DEMO = {"model": "tiny", "target": "avqa_llm.asking:run_demo"}
 DOCTOR = {"json": False, "target": "avqa_llm.doctor:run"}
@@ -104,6 +113,12 @@ DOCTOR = {"json": False, "target": "avqa_llm.doctor:run"}
         (
             ["ask", "--mute", "--blank", "--open", "--reader", "decord", "clip.mp4", "What plays?"],
             {**ASK, "mute": True, "blank": True, "open": True, "reader": "decord"},
+        ),
+        (["ask", "clip.mp4", "What plays?", "--facts"], {**ASK, "facts": True}),
+        (["listen", "clip.mp4"], LISTEN),
+        (
+            ["listen", "clip.mp4", "--from", "2", "--to", "4.5", "--speech", "base", "--json"],
+            {**LISTEN, "start_s": 2.0, "end_s": 4.5, "speech": "base", "json": True},
         ),
         (["demo"], DEMO),
         (["demo", "--model", "small"], {**DEMO, "model": "small"}),

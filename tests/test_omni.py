@@ -18,6 +18,8 @@ import torch
 import yaml
 from torch import Tensor
 
+from avqa_llm.answer import Answer
+from avqa_llm.asking import converse, measured
 from avqa_llm.errors import AVQAError, CheckpointError, RecipeError
 from avqa_llm.labels import LABELS
 from avqa_llm.media.changes import Cut
@@ -350,6 +352,31 @@ def test_a_conversation_and_what_is_missing(engine: OmniEngine) -> None:
     assert [turn.question for turn in session.turns] == [ASKED, "And where?"]
     (long,) = engine.answer(clip_of(6, 12), [ASKED])
     assert any("lasts 12.0 s" in warning for warning in long.warnings)
+
+
+def test_measured_facts_stand_before_the_first_question(engine: OmniEngine) -> None:
+    clip = clip_of(6)
+    facts = measured(engine, clip, "omni")
+    assert facts.startswith("Measured from the sound") and "LUFS" in facts
+    told, again = converse(
+        engine,  # type: ignore[arg-type]
+        clip,
+        [ASKED, "And where?"],
+        facts=facts,
+        open_ended=False,
+        times={},
+    )
+    (same,) = engine.answer(clip, [f"{facts}\n{ASKED}"])
+    (untold,) = engine.answer(clip, [ASKED])
+    assert told.label == same.label and told.probability == same.probability
+    assert told.probability != untold.probability
+    (later,) = engine.answer(clip, ["And where?"], history=[turn_of(f"{facts}\n{ASKED}", told)])
+    assert again.probability == later.probability
+    assert "no sound track" in measured(engine, clip.muted(), "omni")
+
+
+def turn_of(question: str, answer: Answer) -> Turn:
+    return Turn(question=question, answer=answer.answer)
 
 
 # -- rows and media ----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 
 from avqa_llm.acoustics import loudness as loud
 from avqa_llm.acoustics.kinds import Measurement, Span
-from avqa_llm.acoustics.measure import LEAST_S, measure_window, onsets_in
+from avqa_llm.acoustics.measure import LEAST_S, SLOWEST_RATE_HZ, measure_window, onsets_in
 from avqa_llm.acoustics.spectrum import FRAMES_HZ, brightness_hz
 from avqa_llm.acoustics.stereo import balance
 from avqa_llm.acoustics.window import Window, window_of
@@ -63,7 +63,7 @@ class Facts:
         said += [f"It is silent at {_listed(self.silent)}" if self.silent else "It never is silent"]
         said += [f"Loudness: {self.loudness.text()}{self._extremes()}"]
         said += [f"Onsets of notes or strokes: {len(self.onsets_s)}"]
-        said += [f"Steady pulse: {_noted(self.tempo)}", f"Pitch: {_noted(self.pitch)}"]
+        said += [f"Steady pulse: {_noted(self.tempo)}", f"Clearest pitch: {_noted(self.pitch)}"]
         if self.pitch_range.value is not None:
             said += [f"Range of the pitch: {self.pitch_range.text()}"]
         return said + self._means()
@@ -139,7 +139,7 @@ def _count(window: Window) -> int:
 def _loudness_each_second(window: Window) -> PerSecond:
     """Not gated."""
     count = _count(window)
-    if window.rate_hz < loud.SLOWEST_RATE_HZ:
+    if window.rate_hz < SLOWEST_RATE_HZ["loudness"]:
         return (None,) * count
     steps = round(1 / loud.HOP_S)
     parts = [window.heard_N[second * steps : (second + 1) * steps] for second in range(count)]
@@ -148,6 +148,8 @@ def _loudness_each_second(window: Window) -> PerSecond:
 
 def _brightness_each_second(window: Window) -> PerSecond:
     seconds = range(_count(window))
+    if window.rate_hz < SLOWEST_RATE_HZ["brightness"]:
+        return (None,) * len(seconds)
     sounds = [window.sounding_N[s * FRAMES_HZ : (s + 1) * FRAMES_HZ].any() for s in seconds]
     return tuple(
         brightness_hz(window.spectra, s * FRAMES_HZ, (s + 1) * FRAMES_HZ) if sounds[s] else None

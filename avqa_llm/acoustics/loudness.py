@@ -20,9 +20,8 @@ SLOWEST_RATE_HZ = 8000
 BLOCK_S = 0.4
 HOP_S = 0.1
 ABSOLUTE_GATE = 10 ** ((-70 + 0.691) / 10)
+"""-70 LUFS; what is quieter counts as silence, in a window too."""
 RELATIVE_GATE = 0.1
-SILENCE = 10 ** ((-90 + 0.691) / 10)
-"""What is quieter than -90 LUFS has no loudness: it lies below the noise of 16 bits."""
 SHELF = (1681.974450955533, 0.7071752369554196)
 """Corner in Hz and quality of the first filter, the head; its gain is the next."""
 SHELF_DB = 3.999843853973347
@@ -71,6 +70,8 @@ def weighted_powers(sound_CS: np.ndarray, rate_hz: int) -> np.ndarray:
 
     hop = round(HOP_S * rate_hz)
     count = sound_CS.shape[1] // hop
+    if not count:
+        return np.zeros(0)
     weights = _SURROUND.get(len(sound_CS), (1,) * len(sound_CS))
     power_N = np.zeros(count)
     sections = k_weighting(rate_hz)
@@ -84,7 +85,7 @@ def weighted_powers(sound_CS: np.ndarray, rate_hz: int) -> np.ndarray:
 
 def lufs(power_mean: float) -> float | None:
     """Loudness of a K-weighted power; None for silence."""
-    return -0.691 + decibels(power_mean) if power_mean > SILENCE else None
+    return -0.691 + decibels(power_mean) if power_mean > ABSOLUTE_GATE else None
 
 
 def gated(power_N: np.ndarray) -> float | None:

@@ -22,6 +22,11 @@ Found = tuple[float | None, float | None, str]
 """Value, tolerance and note."""
 LEAST_S = 0.1
 """The shortest window of which anything but activity and silence is said."""
+SLOWEST_RATE_HZ = {
+    "loudness": loud.SLOWEST_RATE_HZ,
+    **dict.fromkeys(("onsets", "tempo", "pitch", "pitch_range", "brightness"), 4000),
+}
+"""What sound has to be sampled at for a quantity; any will do for the others."""
 LEAST_TEMPO_S = 3.0
 LEAST_CLEAR = 0.2
 """Share of the sounding time that has to have a clear pitch for the whole to have one."""
@@ -82,6 +87,9 @@ def _found(window: Window, quantity: str, gate: bool) -> Found:
         return None, None, "the sound track ends before this window"
     if seconds < LEAST_S - 1e-6:
         return None, None, f"{seconds:.2f} s are too short, at least {LEAST_S:g} s are needed"
+    slowest = SLOWEST_RATE_HZ.get(quantity, 0)
+    if window.rate_hz < slowest:
+        return None, None, f"sampled at {window.rate_hz} Hz, at least {slowest} Hz are needed"
     if quantity == "loudness":
         return _loudness(window, gate)
     return _MEASURES[quantity](window)
@@ -92,8 +100,6 @@ def _channels(window: Window) -> str:
 
 
 def _loudness(window: Window, gate: bool) -> Found:
-    if window.rate_hz < loud.SLOWEST_RATE_HZ:
-        return None, None, f"{window.rate_hz} Hz is too low a rate for the K-weighting"
     value = loud.gated(window.heard_N) if gate else loud.lufs(float(window.heard_N.mean()))
     return value, 0.1, "" if value is not None else "silence"
 
@@ -121,8 +127,8 @@ def _onsets(window: Window) -> Found:
 
 
 def onsets_in(window: Window) -> list[float]:
-    """Times of onsets on the clip's clock, where the window sounds."""
-    if not window.sounding_N.any():
+    """Times of onsets on the clip's clock, where the window sounds; none at too low a rate."""
+    if not window.sounding_N.any() or window.rate_hz < SLOWEST_RATE_HZ["onsets"]:
         return []
     times = onset_times(window.flux_T, window.mono_S, window.rate_hz)
     near_N = np.convolve(window.sounding_N, np.ones(5), "same") > 0  # 20 ms before and after too
@@ -171,7 +177,8 @@ def clear_pitches(window: Window) -> tuple[np.ndarray, str]:
     share = len(clear_P) / max(1, len(pitch_P))
     if share < LEAST_CLEAR or len(clear_P) * HOP_S < LEAST_S:
         return np.zeros(0), f"no clear pitch (in {share:.0%} of the time that sounds)"
-    return clear_P, f"clear in {share:.0%} of the time that sounds"
+    note = f"clear in {share:.0%} of the time that sounds; a chord can read as a lower note"
+    return clear_P, note
 
 
 def _brightness(window: Window) -> Found:

@@ -5,9 +5,9 @@ a band on both sides so that vibrato does not count (Boeck & Widmer, "Maximum fi
 suppression for onset detection", DAFx 2013), then moved to where the power really rises.
 Tempo: autocorrelation of the flux.
 
-Measured on 60 Bandstand scenes, right within 50 ms (precision, recall): 0.96, 0.97 with one player,
-0.99, 0.72 with two, 0.99, 0.49 with more, whose onsets hide each other. Clicks and plucked notes come
-within 5 ms, bowed and blown ones 20 ms late. In plain noise it finds up to one a second.
+Measured on 60 Bandstand scenes, right within 50 ms (precision, recall): 0.96, 0.97 with one
+player, 0.99, 0.72 with two, 0.99, 0.49 with more, whose onsets hide each other. Clicks and plucked
+notes come within 5 ms, bowed and blown ones 20 ms late. In plain noise up to one a second is found.
 
 Shapes: S samples, T frames 10 ms apart, B bands.
 """

@@ -30,6 +30,7 @@ def block_powers(sound_CS: np.ndarray, rate_hz: int) -> np.ndarray:
         return np.zeros(0)
     power_S = np.einsum("cs,cs->s", sound_CS, sound_CS) / len(sound_CS)
     count = math.ceil(samples * BLOCKS_HZ / rate_hz)
-    starts_N = np.round(np.arange(count) * (rate_hz / BLOCKS_HZ)).astype(int)
-    starts_N = starts_N[starts_N < samples]
+    starts_N = np.floor(np.arange(count) * (rate_hz / BLOCKS_HZ)).astype(int)
+    if rate_hz < BLOCKS_HZ:  # several blocks within one sample
+        return power_S[starts_N]
     return np.add.reduceat(power_S, starts_N, dtype=np.float64) / np.diff(starts_N, append=samples)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from avqa_llm.acoustics import QUANTITIES, SIDES, Facts, facts_of, measure
+from avqa_llm.agent import sides
 from avqa_llm.agent.events import Events, parse
 from avqa_llm.agent.lookup import KINDS, Unclear, value_of
 from avqa_llm.agent.lookup import the as the_one
@@ -36,6 +37,7 @@ from avqa_llm.media import Clip
 from avqa_llm.media.changes import EDGE_S, Cut, changed
 from avqa_llm.session import Session, finished
 
+FROM_SIDE = ("onsets", "tempo", "pitch", "activity")
 COMPARABLE = ("loudness", "rhythm", "length")
 MOST_QUESTION = 500
 """Letters of a question to the model."""
@@ -75,6 +77,7 @@ class Bench:
         self.engine, self.clip, self.speech = engine, clip, speech
         self.answers: list[Answer] = []
         """All that the model answered, in order."""
+        self._sides: dict[str, Clip] = {}
 
     @functools.cached_property
     def session(self) -> Session:
@@ -182,6 +185,26 @@ class Bench:
             kind="measured",
             evidence=heard_at([(start, end)]),
             data=asdict(found),
+        )
+
+    def measure_from(
+        self, from_side: str, quantity: str, start_s: float | None, end_s: float | None
+    ) -> Finding:
+        """Measure what sounds from the left, middle or right of a stereo sound; not how loud."""
+        if quantity not in FROM_SIDE:
+            raise AgentError(
+                f"{quantity!r} is not measured from one side; choose {', '.join(FROM_SIDE)}"
+            )
+        start, end = self.window(start_s, end_s)
+        if from_side not in self._sides:
+            self._sides[from_side] = sides.from_side(self.clip, from_side)
+        found = measure(self._sides[from_side], quantity, start, end)
+        return Finding(
+            tool="measure_from",
+            text=f"{quantity} from the {from_side} at {start:.1f}-{end:.1f} s: {found.text()}",
+            kind="measured",
+            evidence=heard_at([(start, end)]),
+            data={"from_side": from_side, **asdict(found)},
         )
 
     def find(self, what: str) -> Finding:

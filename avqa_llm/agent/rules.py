@@ -15,16 +15,17 @@ from dataclasses import dataclass, replace
 from avqa_llm.agent.bench import Bench, Finding
 from avqa_llm.agent.lookup import Found, Unclear, look_up
 from avqa_llm.agent.meaning import Meaning, meaning_of
-from avqa_llm.agent.measuring import measured
+from avqa_llm.agent.measuring import is_close, measured
 from avqa_llm.agent.parts import parts_of
 from avqa_llm.agent.report import Report, Step
 from avqa_llm.agent.telling import evidence_of
+from avqa_llm.agent.twice import look_twice
 from avqa_llm.answer import Answer
 from avqa_llm.errors import AVQAError
 from avqa_llm.labels import NO_ANSWER, to_label
 
 NAME = "rules"
-MEASURED_NOTE = "Decided by measurement, because the model's notes did not decide."
+MEASURED_NOTE = "Decided by measurement, because the model's notes do not decide it."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,25 +33,41 @@ class Decided:
     """A question that needed no asking."""
 
     found: Found
-    measured: tuple[Finding, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    """Of measurements and transcripts that decided; none where the record did."""
+
+    @property
+    def kind(self) -> str:
+        """Of `avqa_llm.agent.report.KINDS`."""
+        return self.findings[0].kind if self.findings else "model"
 
 
 def decide(bench: Bench, question: str) -> tuple[Decided | None, str]:
     """Look a question up and measure, or None with the reason why the model has to be asked."""
     meaning = meaning_of(question)
+    try:
+        if looked := look_twice(question, bench):
+            return Decided(found=looked[0], findings=looked[1]), ""
+    except Unclear as error:
+        return None, str(error)
     if meaning is None:
         return None, "no rule understands the question"
     if not bench.clip.has_sound:
         return None, "the clip has no sound, so its notes say nothing about any"
+    noted: Found | None = None
+    reasons = []
     try:
-        return Decided(found=look_up(meaning, bench.events)), ""
+        noted = look_up(meaning, bench.events)
+        if not is_close(meaning, bench.events):
+            return Decided(found=noted), ""
     except Unclear as error:
-        unclear = error
+        reasons.append(str(error))
     try:
         found, findings = measured(meaning, bench)
-        return Decided(found=found, measured=findings), ""
+        return Decided(found=found, findings=findings), ""
     except Unclear as error:
-        return None, f"{unclear}; {error}"
+        reasons.append(str(error))
+    return (Decided(found=noted), "") if noted else (None, "; ".join(reasons))
 
 
 def answer_of(bench: Bench, decided: Decided) -> Answer:
@@ -59,8 +76,8 @@ def answer_of(bench: Bench, decided: Decided) -> Answer:
     It has no probability: nothing has calibrated one.
     """
     found = decided.found
-    evidence = evidence_of(found.about) or tuple(e for f in decided.measured for e in f.evidence)
-    notes = (MEASURED_NOTE,) if decided.measured else ()
+    evidence = evidence_of(found.about) or tuple(e for f in decided.findings for e in f.evidence)
+    notes = (MEASURED_NOTE,) if decided.kind == "measured" else ()
     record, pace = bench.record
     return Answer(
         answer=found.text.replace("_", " "),
@@ -109,12 +126,13 @@ def _one(bench: Bench, question: str) -> Iterator[Step | Answer]:
     started = time.perf_counter()
     decided, why = decide(bench, question)
     if decided is not None:
-        for finding in decided.measured:
+        for finding in decided.findings:
             yield _step(finding, _arguments(finding), started)
         found = decided.found
         said = f"{found.text.replace('_', ' ')} ({found.why})"
-        kind = "measured" if decided.measured else "model"
-        finding = Finding(tool="look_up", text=said, kind=kind, evidence=evidence_of(found.about))
+        finding = Finding(
+            tool="look_up", text=said, kind=decided.kind, evidence=evidence_of(found.about)
+        )
         yield _step(finding, {"question": question}, started)
         yield answer_of(bench, decided)
         return
@@ -174,5 +192,5 @@ def _step(
 
 
 def _arguments(finding: Finding) -> dict[str, object]:
-    names = ("quantity", "start_s", "end_s", "side")
+    names = ("quantity", "start_s", "end_s", "side", "from_side")
     return {name: finding.data[name] for name in names if name in finding.data}

@@ -194,7 +194,8 @@ class Planner:
 
         agent: Any = create_agent(self.model, tools_of(run.call), system_prompt=SYSTEM)
         # Two nodes a round, and some to spare: the budget ends it before, or this does.
-        config = {"recursion_limit": 4 * run.budget.calls + 8}
+        # Calls of one reply go one after the other: they share the engine and the budget.
+        config = {"recursion_limit": 4 * run.budget.calls + 8, "max_concurrency": 1}
         try:
             for update in agent.stream({"messages": messages}, config, stream_mode="updates"):
                 run.replies += "model" in update
@@ -241,10 +242,14 @@ class Planner:
 
 
 def _settled(messages: list[Any]) -> list[Any]:
-    """Messages without a last reply whose calls were not carried out: servers refuse these."""
-    if messages and getattr(messages[-1], "tool_calls", None):
-        return messages[:-1]
-    return messages
+    """Messages with a word for each call that was not carried out: servers refuse a gap."""
+    from langchain_core.messages import AIMessage, ToolMessage
+
+    settled = {m.tool_call_id for m in messages if isinstance(m, ToolMessage)}
+    calls = [call for m in messages if isinstance(m, AIMessage) for call in m.tool_calls]
+    left = [str(call["id"]) for call in calls if call["id"] not in settled]
+    refused = "refused: the budget is spent"
+    return [*messages, *(ToolMessage(content=refused, tool_call_id=each) for each in left)]
 
 
 def _read(text: str) -> dict[str, Any] | None:

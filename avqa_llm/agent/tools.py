@@ -9,7 +9,7 @@ from langchain_core.tools import StructuredTool
 from pydantic import BaseModel, Field
 
 from avqa_llm.acoustics import QUANTITIES
-from avqa_llm.agent.bench import COMPARABLE
+from avqa_llm.agent.bench import COMPARABLE, FROM_SIDE
 
 Call = Callable[[str, dict[str, Any]], str]
 """Carries a call of a tool out and gives what the planning model is told."""
@@ -58,6 +58,15 @@ class Measured(BaseModel):
     side: Literal["both", "left", "right"] = Field("both", description="of the stereo sound")
 
 
+class MeasuredFrom(BaseModel):
+    """What to measure, from which side."""
+
+    from_side: Literal["left", "middle", "right"] = Field(description="of the stereo sound")
+    quantity: str = Field(description=f"one of {', '.join(FROM_SIDE)}")
+    start_s: float | None = _START
+    end_s: float | None = _END
+
+
 class Compared(BaseModel):
     """What to compare."""
 
@@ -76,6 +85,7 @@ SCHEMAS: dict[str, tuple[type[BaseModel], str]] = {
     "listen": (PartQuestion, "Ask the model about the sound of a part, without picture."),
     "transcribe": (Part, "What is said in a part, or when somebody speaks."),
     "measure": (Measured, "Measure the sound of a part: exact, but of all instruments together."),
+    "measure_from": (MeasuredFrom, "Measure only what sounds from one side of a stereo sound."),
     "find": (What, "When and where something happens."),
     "compare": (Compared, "Which of two instruments is louder, more rhythmic or plays longer."),
 }

@@ -45,6 +45,9 @@ class _Outcome:
 class OmniEngine:
     """Answers with an omni model directory, on this machine."""
 
+    reads_text = True
+    """Whether it understands text beside a question, such as measured facts."""
+
     def __init__(self, model: OmniModel) -> None:
         self.model = model.eval()
         self.labels = LABELS
