@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from avqa_llm.errors import AVQAError, MediaError
@@ -74,8 +75,7 @@ def admitted(given: str, known: Sequence[Media], *, uploads: Path, limits: Media
     if len(known) >= MOST_CLIPS:
         raise MediaError(f"a conversation has at most {MOST_CLIPS} clips; begin a new one")
     try:
-        length_s = probe(real, limits).duration_s or 0.0
-        sha256 = sha256_of(real)
+        length_s, sha256 = _looked_into(real, size, real.stat().st_mtime_ns, limits)
     except OSError as error:
         raise MediaError(f"{name} could not be read; drop it in again") from error
     except MediaError as error:
@@ -86,6 +86,12 @@ def admitted(given: str, known: Sequence[Media], *, uploads: Path, limits: Media
             " the part that matters"
         )
     return Media(path=real, name=_free(name, known), sha256=sha256)
+
+
+@lru_cache(maxsize=1024)
+def _looked_into(path: Path, size: int, changed: int, limits: MediaLimits) -> tuple[float, str]:
+    """Length in seconds and SHA-256 of a file, once as long as it does not change."""
+    return probe(path, limits).duration_s or 0.0, sha256_of(path)
 
 
 def _free(name: str, known: Sequence[Media]) -> str:

@@ -44,9 +44,11 @@ class Handlers:
     async def drafted(self, message: object, model: str, room: Room) -> str | None:
         """A file lies ready to be sent: it is read meanwhile. The player; None: nothing new."""
         _, files = request(message)
-        for given in files[-1:]:
+        latest, before = (files[-1] if files else ""), room.drafted
+        room.drafted = latest
+        if latest and latest != before:  # this is asked at every letter that is typed
             try:
-                media = await self._talk.seen(given, room)
+                media = await self._talk.seen(latest, room)
             except AVQAError as error:
                 return _sorry(sentence(error))
             self._talk.read_ahead(media, model)

@@ -26,6 +26,8 @@ class Exchange:
     question: str
     answer: str
     """The first line of what was said, without its markup; may be empty."""
+    answered: bool
+    """Whether anything was said to it yet."""
     files: tuple[str, ...] = ()
     """As the visitor's side names them: for people, not to be opened."""
 
@@ -75,8 +77,19 @@ def cleaned(text: str) -> str:
 def _exchange(texts: list[str], answers: list[str], files: list[str]) -> Exchange:
     said = next((line for text in answers for line in text.splitlines() if line.strip()), "")
     return Exchange(
-        question=cleaned(" ".join(texts)), answer=_plain(said), files=tuple(dict.fromkeys(files))
+        question=cleaned(" ".join(texts)),
+        answer=_plain(said),
+        answered=bool(answers),
+        files=tuple(dict.fromkeys(files)),
     )
+
+
+def turns_of(history: object) -> int:
+    """How many questions were put before the one that comes now.
+
+    Where a question is edited, the clip that came with it stands in the history already.
+    """
+    return sum(exchange.answered for exchange in exchanges(history))
 
 
 def _plain(line: str) -> str:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from app.backstage import Backstage
+from app.clips import SAMPLES
 from avqa_llm.errors import AVQAError
 from avqa_llm.media import MediaLimits
 from avqa_llm.presets import PRESETS
-from avqa_llm.serving.contract import ModelInfo, Service
+from avqa_llm.serving.contract import Ask, Attached, ModelInfo, Service
 from avqa_llm.serving.service import AVQAService, ServiceSettings
 
 SERVER = "openai:"
@@ -82,6 +84,10 @@ class Models:
         service = AVQAService.local(model, adapters=adapters, settings=settings)
         service.catalogue.warm()
         self._services.append(service)
+        first = service.models()[0].name
+        sample = Ask(model=first, media=(Attached(path=SAMPLES / "duo.mp4"),), question="")
+        with suppress(AVQAError):  # what reads files is slow the first time, too
+            self.stage.do_blocking(service.prepare(sample))
         for info in service.models():
             place = adapters.get(info.name) or PRESETS.get(model, Path(model))
             self._add(

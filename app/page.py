@@ -85,6 +85,22 @@ def _choice(offer: Offer) -> tuple[gr.Dropdown, list[gr.Checkbox]]:
     return model, [free, twice]
 
 
+class _Chat(gr.ChatInterface):
+    """With a message for each file and one for the text: a message that has both cannot be edited.
+
+    Gradio 6.31 fails in the browser there ("slice is not a function"); to be removed when a message
+    with a file and a text can be edited in a plain `ChatInterface`.
+    """
+
+    def _message_as_message_dict(self, message: Any, role: Any) -> list[Any]:
+        whole = super()._message_as_message_dict(message, role)
+        found: list[Any] = []
+        for one in whole:
+            parts = one["content"] if isinstance(one["content"], list) else [one["content"]]
+            found += [{**one, "content": part} for part in parts]
+        return found
+
+
 def _chat(handlers: Handlers, inputs: list[Any]) -> tuple[gr.ChatInterface, gr.State]:
     """The conversation, and a number that changes whenever an answer stands."""
     stands = gr.State(0.0)
@@ -113,7 +129,7 @@ def _chat(handlers: Handlers, inputs: list[Any]) -> tuple[gr.ChatInterface, gr.S
         async for said in handlers.chat(message, history, wish, room):
             yield said
 
-    interface = gr.ChatInterface(
+    interface = _Chat(
         chat,
         multimodal=True,
         chatbot=gr.Chatbot(
@@ -123,6 +139,7 @@ def _chat(handlers: Handlers, inputs: list[Any]) -> tuple[gr.ChatInterface, gr.S
             height="56vh",
             min_height=300,
             buttons=["copy", "copy_all"],
+            group_consecutive_messages=False,
             allow_tags=False,
             placeholder="**Drop a video**, record one, or begin with a sample.",
             layout="bubble",

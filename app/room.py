@@ -72,6 +72,8 @@ class Room:
         self._id = ""
         self.media: list[Media] = []
         self.turns: list[Turn] = []
+        self.drafted = ""
+        """The file that lies ready beside the question, as the visitor's side names it."""
 
     @property
     def id(self) -> str:

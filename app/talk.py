@@ -13,7 +13,7 @@ from typing import Any
 
 from app.agent import Agents
 from app.clips import Media, admitted, meant
-from app.history import exchanges, request
+from app.history import MOST_EXCHANGES, request, turns_of
 from app.models import Models
 from app.reply import growing, said
 from app.room import Room, Turn
@@ -88,7 +88,7 @@ class Talk:
         said in the conversation.
         """
         started = time.perf_counter()
-        room.back_to(len(exchanges(history)))
+        room.back_to(turns_of(history))
         text, files = request(message)
         turn = Turn(question=text, model=wish.model, open_ended=wish.open_ended)
         try:
@@ -112,6 +112,8 @@ class Talk:
         self, turn: Turn, files: tuple[str, ...], wish: Wish, room: Room
     ) -> AsyncGenerator[Turn, None]:
         choice = self.models.choice(wish.model)
+        if len(room.turns) >= MOST_EXCHANGES:
+            raise AVQAError(f"a conversation has at most {MOST_EXCHANGES} turns; begin a new one")
         for given in files:
             media, is_new = await self.admit(given, room)
             if is_new:

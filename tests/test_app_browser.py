@@ -94,6 +94,20 @@ def test_an_older_answer_is_shown_again_with_its_evidence(tab: Any) -> None:
     assert asked.inner_text() == "Which instrument comes in first?"
 
 
+def test_the_question_that_came_with_the_clip_can_be_edited(tab: Any) -> None:
+    ask(tab, "Which instrument comes in first?", DUO)
+    ask(tab, "Is the violin louder than the guzheng?")
+    tab.locator("#chatbot button[aria-label='Edit']").first.click()
+    tab.locator("#chatbot textarea").fill("Where is the performance?")
+    tab.locator("#chatbot button[aria-label='Submit']").first.click()
+    tab.wait_for_function(
+        "() => document.querySelector('#proof .av-asked')?.innerText.includes('performance')",
+        timeout=PATIENCE_MS,
+    )
+    said = tab.locator("#chatbot").inner_text()
+    assert "outdoor" in said and "louder" not in said  # what came after it is gone
+
+
 def test_a_sample_is_one_click_away(tab: Any) -> None:
     tab.locator("#chatbot").get_by_text("Is the tuba more rhythmic").click()
     tab.wait_for_selector("#chatbot .av-lights", timeout=PATIENCE_MS)

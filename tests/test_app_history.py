@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.history import MOST_CHARS, MOST_EXCHANGES, Exchange, exchanges, request
+from app.history import MOST_CHARS, MOST_EXCHANGES, Exchange, exchanges, request, turns_of
 from app.reply import plain
 
 EXPECTED = [
-    Exchange(question="What plays?", answer="guzheng", files=("/up/a.mp4",)),
-    Exchange(question="Is it loud?", answer="no"),
+    Exchange(question="What plays?", answer="guzheng", answered=True, files=("/up/a.mp4",)),
+    Exchange(question="Is it loud?", answer="no", answered=True),
 ]
 BLOCKS = [
     {
@@ -52,9 +52,14 @@ def test_all_shapes_say_the_same(history: list[dict[str, Any]]) -> None:
 
 def test_a_question_without_an_answer_counts_and_a_lone_answer_does_not() -> None:
     assert exchanges(BARE[:2]) == [
-        Exchange(question="What plays?", answer="", files=("/up/a.mp4",))
+        Exchange(question="What plays?", answer="", answered=False, files=("/up/a.mp4",))
     ]
     assert exchanges([{"role": "assistant", "content": "hello"}, *BARE[3:]]) == [EXPECTED[1]]
+
+
+def test_a_clip_whose_question_is_edited_is_no_turn_of_its_own() -> None:
+    assert turns_of(BARE) == 2 and turns_of(BARE[:3]) == 1
+    assert turns_of(BARE[:1]) == 0 and turns_of([]) == 0
 
 
 def test_what_was_escaped_for_the_page_is_read_as_it_was_said() -> None:

@@ -374,3 +374,16 @@ def test_what_was_prepared_is_not_read_again(
     assert set(found.timing_s) == {"answer"}  # nothing but the answer was waited for
     with pytest.raises(MediaError):
         loop.do(service.prepare(asked(tmp_path / "gone.mp4", HEARD)))
+
+
+def test_the_engine_is_lent_in_turn(loop: World, service: AVQAService) -> None:
+    def work(engine: LocalEngine) -> str:
+        return engine.answer(engine.read(DUO), [HEARD])[0].answer
+
+    expected = whole(loop.do(events(service, asked(DUO, HEARD)))).answer
+    assert loop.do(service.use("tiny", work)) == expected
+    with pytest.raises(UnknownModelError):
+        loop.do(service.use("nobody", work))
+    with pytest.raises(ZeroDivisionError):  # its fault is its own
+        loop.do(service.use("tiny", lambda engine: 1 // 0))
+    assert loop.do(service.use("tiny", work)) == expected
