@@ -55,6 +55,7 @@ NEEDS = (
     Need(package="decord2", purpose="--reader decord", extra="decord"),
     Need(package="faster-whisper", purpose="transcripts", extra="speech"),
     Need(package="gradio", purpose="the chat page", extra="app"),
+    Need(package="openai", purpose="the chat page with models behind a server", extra="app"),
     Need(package="langchain", purpose="the agent", extra="agent"),
     Need(package="langchain-openai", purpose="the agent", extra="agent"),
     Need(package="fastapi", purpose="avqa serve", extra="serve"),
