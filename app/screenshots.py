@@ -20,7 +20,7 @@ FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     " --disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required"
 ).split()
-DESKTOP, PHONE = {"width": 1360, "height": 900}, {"width": 390, "height": 844}
+DESKTOP, PHONE = {"width": 1360, "height": 1180}, {"width": 390, "height": 844}
 SAMPLE = Path(__file__).resolve().parent / "samples" / "duo.mp4"
 QUESTIONS = ("Which instrument comes in first?", "Is the violin louder than the guzheng?")
 PATIENCE_MS = 60_000
@@ -45,7 +45,7 @@ def main() -> int:
                 ask(page, question, SAMPLE if question == QUESTIONS[0] else None)
             page.wait_for_selector("#proof .av-panel", timeout=PATIENCE_MS)
             page.wait_for_timeout(800)
-            page.screenshot(path=args.out / f"{name}.png", full_page=True)
+            page.screenshot(path=args.out / f"{name}.png", full_page=size is PHONE)
             page.close()
     print(f"wrote three pictures into {args.out}")
     return 0
