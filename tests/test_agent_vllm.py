@@ -7,6 +7,7 @@ test-serve`, or AVQA_VLLM_PYTHON naming its interpreter.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(3600),
 ]
+COMPACT = {"backend": "xgrammar", "disable_any_whitespace": True}
 KEY, LENGTH = "a key of this test alone", 16_384
 TEMPLATE = (
     "{% for tool in tools or [] %}{{ tool | tojson }}\n{% endfor %}"
@@ -82,7 +84,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMProcess]:
         # Without white space, which a random model would write until it is cut off.
         more=(
             *("--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-            *("--structured-outputs-config", '{"disable_any_whitespace": true}'),
+            *("--structured-outputs-config", json.dumps(COMPACT)),
         ),
         log=folder / "log",
         starts_within_s=1800,
