@@ -34,6 +34,7 @@ class Plan:
     def __init__(self, *turns: Any, verdict: Any = None) -> None:
         self.turns = list(turns)
         self.verdict = verdict or {"answer": "no", "cannot_tell": False, "because": "compare"}
+        self.finish = "stop"
         self.faults: list[Reply | float] = []
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
@@ -62,7 +63,7 @@ class Plan:
         return 200, {}, self._completion(message)
 
     def _completion(self, message: dict[str, Any]) -> dict[str, Any]:
-        finish = "tool_calls" if message.get("tool_calls") else "stop"
+        finish = "tool_calls" if message.get("tool_calls") else self.finish
         choice = {"index": 0, "message": message, "finish_reason": finish}
         used = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
         return {"id": "x", "object": "chat.completion", "created": 0, "model": "planner"} | {
@@ -236,6 +237,15 @@ def test_an_answer_in_no_shape_is_not_guessed_at(
     _, report = run(engine, duo, server, Plan([COMPARE], "done", verdict=verdict))
     assert report.extra["ended"] == "unreadable"
     assert any("not in the shape" in warning for warning in report.answer.warnings)
+
+
+def test_an_answer_that_is_cut_off_is_not_guessed_at(
+    engine: LocalEngine, duo: Clip, server: Server
+) -> None:
+    plan = Plan([COMPARE], "done", verdict='{"answer": "no", "cannot_tell": fal')
+    plan.finish = "length"
+    _, report = run(engine, duo, server, plan)
+    assert report.extra["ended"] == "unreadable" and report.steps[-1].tool == "ask"
 
 
 def test_a_request_that_fails_is_sent_again(engine: LocalEngine, duo: Clip, server: Server) -> None:

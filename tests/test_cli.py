@@ -48,7 +48,7 @@ def test_help_is_quick_and_names_every_command() -> None:
         shown = subprocess.run([*AVQA, "--help"], capture_output=True, text=True, check=True)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 1.5
-    for command in ("ask", "listen", "demo", "features", "train", "export", "doctor"):
+    for command in ("ask", "listen", "agent", "demo", "features", "train", "export", "doctor"):
         assert f"\n    {command} " in shown.stdout
 
 
@@ -99,6 +99,11 @@ LISTEN = {
     "target": "avqa_llm.listening:run",
 }
 DEMO = {"model": "tiny", "target": "avqa_llm.asking:run_demo"}
+AGENT = {
+    **{"file": Path("clip.mp4"), "question": "Why?", "model": "tiny", "json": False},
+    **{"llm": None, "base_url": None, "api_key_env": "OPENAI_API_KEY", "speech": None},
+    **{"max_calls": 12, "max_seconds": 120.0, "target": "avqa_llm.agent.command:run"},
+}
 DOCTOR = {"json": False, "target": "avqa_llm.doctor:run"}
 
 
@@ -119,6 +124,25 @@ DOCTOR = {"json": False, "target": "avqa_llm.doctor:run"}
         (
             ["listen", "clip.mp4", "--from", "2", "--to", "4.5", "--speech", "base", "--json"],
             {**LISTEN, "start_s": 2.0, "end_s": 4.5, "speech": "base", "json": True},
+        ),
+        (["agent", "clip.mp4", "Why?"], AGENT),
+        (
+            ["agent", "clip.mp4", "Why?", "--llm", "big", "--base-url", "http://x/v1", "--json"],
+            {**AGENT, "llm": "big", "base_url": "http://x/v1", "json": True},
+        ),
+        (
+            [
+                "agent",
+                "clip.mp4",
+                "Why?",
+                "--max-calls",
+                "3",
+                "--max-seconds",
+                "9",
+                "--speech",
+                "b",
+            ],
+            {**AGENT, "max_calls": 3, "max_seconds": 9.0, "speech": "b"},
         ),
         (["demo"], DEMO),
         (["demo", "--model", "small"], {**DEMO, "model": "small"}),

@@ -59,7 +59,8 @@ class Agent:
     def run(self, clip: Clip, question: str) -> Iterator[Step | Report]:
         """The steps as they happen; the last item is the report.
 
-        What the model read of a clip is kept for further questions about the same clip.
+        What the model read of a clip is kept for further questions about the same clip, so an
+        agent belongs to one conversation: threads do not share one.
 
         Raises:
             AVQAError: the question is empty or too long, or the server does not answer.

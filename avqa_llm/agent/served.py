@@ -212,12 +212,16 @@ class Planner:
         asked = [{"role": "system", "content": SYSTEM}, *_settled(messages)]
         asked.append({"role": "user", "content": FINAL})
         shape = {"type": "json_schema", "json_schema": VERDICT}
+        from openai import LengthFinishReasonError
+
         try:
             reply = self.model.bind(response_format=shape).invoke(asked)
+            verdict = _read(str(reply.text))
+        except LengthFinishReasonError:  # it was cut off before the shape was whole
+            verdict = None
         except Exception as error:
             raise _told(error, self.name) from error
         run.replies += 1
-        verdict = _read(str(reply.text))
         if verdict is None:
             why = "the planner's answer was not in the shape that was asked for"
             return self._fallback(run, question, why), "unreadable"

@@ -9,11 +9,12 @@ from langchain_core.tools import StructuredTool
 from pydantic import BaseModel, Field
 
 from avqa_llm.acoustics import QUANTITIES
-from avqa_llm.agent.bench import COMPARABLE, FROM_SIDE
+from avqa_llm.agent.bench import COMPARABLE, FROM_SIDE, MOST_QUESTION
 
 Call = Callable[[str, dict[str, Any]], str]
 """Carries a call of a tool out and gives what the planning model is told."""
 
+MOST_NAME = 80
 _START = Field(description="start of the part in seconds")
 _END = Field(description="end of the part in seconds")
 
@@ -32,20 +33,23 @@ class Part(BaseModel):
 class PartQuestion(Part):
     """A question about a part."""
 
-    question: str = Field(description="what to ask about this part")
+    question: str = Field(max_length=MOST_QUESTION, description="what to ask about this part")
 
 
 class Question(BaseModel):
     """A question about the whole clip."""
 
-    question: str = Field(description="what to ask, with sound and picture")
+    question: str = Field(
+        max_length=MOST_QUESTION, description="what to ask, with sound and picture"
+    )
 
 
 class What(BaseModel):
     """What to find."""
 
     what: str = Field(
-        description="an instrument, or sound, silence, onsets, loudest, quietest, voice"
+        max_length=MOST_NAME,
+        description="an instrument, or sound, silence, onsets, loudest, quietest, voice",
     )
 
 
@@ -70,9 +74,9 @@ class MeasuredFrom(BaseModel):
 class Compared(BaseModel):
     """What to compare."""
 
-    quantity: str = Field(description=f"one of {', '.join(COMPARABLE)}")
-    one: str = Field(description="such as violin, left, or left violin")
-    other: str = Field(description="what it is compared with")
+    quantity: str = Field(max_length=MOST_NAME, description=f"one of {', '.join(COMPARABLE)}")
+    one: str = Field(max_length=MOST_NAME, description="such as violin, left, or left violin")
+    other: str = Field(max_length=MOST_NAME, description="what it is compared with")
 
 
 SCHEMAS: dict[str, tuple[type[BaseModel], str]] = {
