@@ -17,6 +17,7 @@ from avqa_llm.asking import SAMPLES
 from avqa_llm.cli import main
 from avqa_llm.engine import LocalEngine
 from avqa_llm.errors import AgentError
+from avqa_llm.labels import NO_ANSWER
 from avqa_llm.media import Clip
 
 RATE = 48_000
@@ -183,6 +184,13 @@ def test_two_questions_in_one_are_answered_one_after_the_other(
     assert when.startswith("at ") and louder == "no"
     assert report.answer.label == "no_answer"
     assert sum(step.tool == "describe_clip" for step in steps) == 1
+
+
+def test_a_time_that_is_not_noted_is_not_made_up(engine: LocalEngine, duo: Clip) -> None:
+    *_, report = Agent.rules(engine).run(duo, "When does the tuba come in?")
+    assert isinstance(report, Report)
+    assert report.answer.answer == "cannot tell: the tuba is not in the record"
+    assert report.answer.label == NO_ANSWER and report.asked_model == 0
 
 
 def test_the_same_question_has_the_same_steps(engine: LocalEngine, duo: Clip) -> None:

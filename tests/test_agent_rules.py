@@ -268,7 +268,7 @@ def test_alone_is_where_nobody_else_plays() -> None:
 @pytest.mark.parametrize(
     ("kind", "more", "why"),
     [
-        ("compare", {"one": Thing(name="tuba"), "other": VIOLIN}, "zero in the record"),
+        ("compare", {"one": Thing(name="tuba"), "other": VIOLIN}, "is not in the record"),
         ("order_where", {"order": 3}, "leaves nothing to choose from"),
         ("before", {"one": VIOLIN}, "zero start before"),
         ("order_of_kind", {"order": 1, "one": Thing(name="drum")}, "nothing to choose from"),

@@ -54,7 +54,9 @@ def the(thing: Thing, events: Events) -> Event:
     fit = [p for p in fit if p.side == thing.side] if thing.side else fit
     if len(fit) > 1 and thing.side is None:
         fit = [p for p in fit if p.plays] or fit
-    if len(fit) != 1:
+    if not fit:
+        raise Unclear(f"{thing} is not in the record")
+    if len(fit) > 1:
         raise Unclear(f"{_count(len(fit))} in the record fit {thing}", *fit)
     return fit[0]
 
@@ -312,6 +314,8 @@ KINDS: dict[str, Callable[[Meaning, Events], Found]] = {
     "count_of": _count_of,
 }
 """What answers each kind of question."""
+TIMES = frozenset(("when_starts", "when_stops", "how_long"))
+"""Kinds whose answers are times, which none of the closed answers is."""
 
 
 # -- words -----------------------------------------------------------------------------------------

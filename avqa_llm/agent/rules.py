@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from avqa_llm.agent.bench import Bench, Finding
-from avqa_llm.agent.lookup import Found, Unclear, look_up
+from avqa_llm.agent.lookup import TIMES, Found, Unclear, look_up
 from avqa_llm.agent.meaning import Meaning, meaning_of
 from avqa_llm.agent.measuring import is_close, measured
 from avqa_llm.agent.parts import parts_of
@@ -67,6 +67,9 @@ def decide(bench: Bench, question: str) -> tuple[Decided | None, str]:
         return Decided(found=found, findings=findings), ""
     except Unclear as error:
         reasons.append(str(error))
+    if noted is None and meaning.kind in TIMES and bench.events.knows_sound:
+        # A model of closed answers has no times to answer with: asked when, it says "no".
+        noted = Found(text=f"cannot tell: {reasons[0]}", about=(), why="no time is noted")
     return (Decided(found=noted), "") if noted else (None, "; ".join(reasons))
 
 
