@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import json
 import os
@@ -154,3 +155,25 @@ def test_a_new_key_fits_the_file_of_keys(
     assert file.stat().st_mode & 0o777 == 0o600 and key not in file.read_text()
     assert Keys(file).has(key) and not Keys(file).has(key + "x")
     assert make([]) == 2
+
+
+def test_replies_do_not_wait_for_acknowledgements() -> None:
+    """Without TCP_NODELAY every streamed piece comes 40 ms late."""
+
+    async def flag() -> int:
+        seen: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        def accepted(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            taken = writer.get_extra_info("socket")
+            seen.set_result(taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        with command._bound("127.0.0.1", 0) as listener:
+            server = await asyncio.start_server(accepted, sock=listener)
+            _, writer = await asyncio.open_connection(*listener.getsockname())
+            found = await asyncio.wait_for(seen, 10)
+            writer.close()
+            server.close()
+        return found
+
+    assert asyncio.run(flag())
