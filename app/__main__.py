@@ -41,7 +41,11 @@ def parser() -> argparse.ArgumentParser:
     add("--open", action="store_true", help="open a browser when the page is there")
     add("--share", action="store_true", help="a public link; needs --auth")
     add("--auth", type=Path, metavar="FILE", help="who may enter: a line USER:PASSWORD for each")
-    add("--mcp", action="store_true", help="offer the chat as a tool of the Model Context Protocol")
+    add(
+        "--mcp",
+        action="store_true",
+        help="offer a tool of the Model Context Protocol: ask about a clip",
+    )
     add("--max-mb", type=float, default=200, help="of an upload, in megabytes")
     add("--max-seconds", type=float, default=120, help="of a clip")
     add("--keep-minutes", type=float, default=120, help="uploads that are older are deleted")
@@ -99,6 +103,7 @@ class Served:
             voice=voice.is_there,
             runs=args.runs if args.host in LOOPBACK and not args.share else None,
             evaluated=tuple(own_models(args.model)) or ("tiny",),
+            mcp=args.mcp,
             expires_s=round(60 * args.keep_minutes),
         )
         self.page = build(Handlers(talk, voice, Ratings(args.feedback)), offer)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -23,7 +23,9 @@ SAVE_JS = """(name, text) => {
 }"""
 
 
-def what_if(handlers: Handlers, room: gr.State) -> gr.HTML:
+def what_if(
+    handlers: Handlers, room: gr.State, visibility: Literal["public", "undocumented"]
+) -> gr.HTML:
     """The latest question again, about the clip as it was not."""
     with gr.Accordion("What if? Ask the same about the clip, changed", open=False):
         with gr.Row():
@@ -42,6 +44,7 @@ def what_if(handlers: Handlers, room: gr.State) -> gr.HTML:
         [mute, blank, mirror, start_s, end_s, room],
         [compared],
         api_name="what_if",
+        api_visibility=visibility,
         concurrency_limit=AT_ONCE,
     )
     stop.click(None, None, None, cancels=[asked], api_visibility="private")

@@ -41,6 +41,18 @@ class Handlers:
         async for text, told in self._talk.reply(message, history, wish, room):
             yield text, told, room.turns[-1].at if told else 0.0
 
+    async def ask_clip(self, clip: str, question: str, model: str = "") -> dict[str, Any]:
+        """Ask one question about a video with its sound.
+
+        Args:
+            clip: the path that an upload to this server gave back.
+            question: in plain words, such as "Which instrument comes in first?".
+            model: which one answers; empty: the first that the page offers.
+        """
+        wish = Wish(model=model or self._talk.models.names[0])
+        message = {"text": question, "files": [clip]}
+        return [told async for _, told in self._talk.reply(message, [], wish, Room())][-1]
+
     async def drafted(self, message: object, model: str, room: Room) -> str | None:
         """A file lies ready to be sent: it is read meanwhile. The player; None: nothing new."""
         _, files = request(message)

@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -40,6 +40,13 @@ class Offer:
     """Models that runs may be started with."""
     expires_s: int = 7200
     """Uploads that are older are deleted."""
+    mcp: bool = False
+    """Other programs are offered one tool that needs no conversation, and no endpoint beside it."""
+
+    @property
+    def visibility(self) -> Literal["public", "undocumented"]:
+        """Of the conversation's endpoints. A tool cannot keep a conversation (Gradio 6.31)."""
+        return "undocumented" if self.mcp else "public"
 
 
 def build(handlers: Handlers, offer: Offer) -> gr.Blocks:
@@ -55,18 +62,20 @@ def build(handlers: Handlers, offer: Offer) -> gr.Blocks:
             with gr.Tab("Ask"), gr.Row(equal_height=False, elem_id="columns"):
                 with gr.Column(scale=5, min_width=320, elem_id="conversation"):
                     model, options = _choice(offer)
-                    chat, stands = _chat(handlers, [model, *options, room])
+                    chat, stands = _chat(handlers, [model, *options, room], offer)
                     about = gr.Markdown(handlers.about(offer.models[0]), elem_id="about")
                     model.change(handlers.chosen_model, [model, room], [about], **QUIET)
                     more(handlers, chat, room, voice=offer.voice)
                 with gr.Column(scale=6, min_width=320, elem_id="evidence"):
                     film = gr.HTML(player(None), elem_id=PLAYER)
-                    compared = what_if(handlers, room)
+                    compared = what_if(handlers, room, offer.visibility)
                     proof = gr.HTML(NOTHING_YET, elem_id="proof")
             if offer.runs is not None:
                 with gr.Tab("Evaluate"):
                     evaluation_tab(offer.runs, offer.evaluated)
         _events(handlers, chat, stands, model, room, film, proof, compared)
+        if offer.mcp:
+            gr.api(handlers.ask_clip, api_name="ask_clip", concurrency_limit=AT_ONCE)
     return page.queue(max_size=MOST_WAITING, default_concurrency_limit=AT_ONCE)
 
 
@@ -101,7 +110,7 @@ class _Chat(gr.ChatInterface):
         return found
 
 
-def _chat(handlers: Handlers, inputs: list[Any]) -> tuple[gr.ChatInterface, gr.State]:
+def _chat(handlers: Handlers, inputs: list[Any], offer: Offer) -> tuple[gr.ChatInterface, gr.State]:
     """The conversation, and a number that changes whenever an answer stands."""
     stands = gr.State(0.0)
     told = gr.JSON(visible=False, label="answer")
@@ -162,6 +171,7 @@ def _chat(handlers: Handlers, inputs: list[Any]) -> tuple[gr.ChatInterface, gr.S
         editable=True,
         concurrency_limit=AT_ONCE,
         api_name="chat",
+        api_visibility=offer.visibility,
         autofocus=False,
         show_progress="minimal",
         fill_height=False,
