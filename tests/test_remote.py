@@ -78,8 +78,8 @@ def remote(engine: LocalEngine, model: AVQAModel | None = None) -> tuple[VLLMEng
     return VLLMEngine(model or engine.model, client, name="av"), client
 
 
-def same(one: Answer, other: Answer) -> None:
-    """Batches round another way, nothing else may differ."""
+def same(one: Answer, other: Answer, *, signs: float = 2e-2) -> None:
+    """Batches round another way, nothing else may differ. `signs`: how far, in nats."""
     blank = {"probability": 0.0, "alternatives": (), "evidence": (), "timing_s": {}}
     assert replace(one, **blank) == replace(other, **blank)
     assert one.probability == pytest.approx(other.probability, abs=1e-3)
@@ -88,7 +88,7 @@ def same(one: Answer, other: Answer) -> None:
         if mine.probability > 2e-3:
             assert mine.label == theirs.label
     for name, sign in one.signs.items():
-        assert sign == pytest.approx(other.signs[name], abs=2e-2), name
+        assert sign == pytest.approx(other.signs[name], abs=signs), name
     for mine_, theirs_ in zip(one.evidence, other.evidence, strict=True):
         assert replace(mine_, weight=0.0) == replace(theirs_, weight=0.0)
 

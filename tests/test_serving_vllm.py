@@ -41,6 +41,8 @@ pytestmark = [
     pytest.mark.timeout(3600),
 ]
 TINY = PRESETS["tiny"]
+ROUNDING = 0.1
+"""Nats between vLLM's kernels and torch's, for an answer that is e^11 times less likely."""
 CLIPS = ("duo.mp4", "trio.mp4", "offscreen.mp4")
 NEW = 24
 
@@ -125,10 +127,10 @@ def test_answers_are_those_of_the_local_engine(here: LocalEngine, there: VLLMEng
     for how in ({"evidence": True}, {"choices": choices}, {"open_ended": True}):
         expected = here.answer_many(clips, rows, **how)
         for mine, theirs in zip(there.answer_many(clips, rows, **how), expected, strict=True):
-            same(mine, theirs)
+            same(mine, theirs, signs=ROUNDING)
     talks = [Session(engine, clips[0]) for engine in (there, here)]
     for question in ASKED:
-        same(*(talk.ask(question) for talk in talks))
+        same(*(talk.ask(question) for talk in talks), signs=ROUNDING)
 
 
 def test_an_open_answer_is_streamed(here: LocalEngine, there: VLLMEngine) -> None:
