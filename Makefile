@@ -37,7 +37,7 @@ serve-env: $(SERVE)/.ready ## set up vLLM in an environment of its own (some gig
 
 test-serve: $(VENV)/.ready-dev $(SERVE_READY) ## the tests with a real vLLM, which take minutes
 	@AVQA_VLLM_PYTHON=$(AVQA_VLLM_PYTHON) $(RUN) pytest -q tests/test_vllm_adapter.py \
-	  tests/test_serving_vllm.py $(ARGS)
+	  tests/test_serving_vllm.py tests/test_agent_vllm.py $(ARGS)
 
 check: $(VENV)/.ready-dev ## lint, format check and types
 	$(RUN) ruff check .

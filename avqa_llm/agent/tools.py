@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from langchain_core.tools import StructuredTool
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from avqa_llm.acoustics import QUANTITIES
 from avqa_llm.agent.bench import COMPARABLE, FROM_SIDE, MOST_QUESTION
@@ -22,8 +22,11 @@ _END = Field(description="end of the part in seconds")
 class Nothing(BaseModel):
     """No arguments."""
 
+    # Said in the schema too: a server that holds a model to it lets it invent none.
+    model_config = ConfigDict(extra="forbid")
 
-class Part(BaseModel):
+
+class Part(Nothing):
     """A part of the clip."""
 
     start_s: float = _START
@@ -36,7 +39,7 @@ class PartQuestion(Part):
     question: str = Field(max_length=MOST_QUESTION, description="what to ask about this part")
 
 
-class Question(BaseModel):
+class Question(Nothing):
     """A question about the whole clip."""
 
     question: str = Field(
@@ -44,7 +47,7 @@ class Question(BaseModel):
     )
 
 
-class What(BaseModel):
+class What(Nothing):
     """What to find."""
 
     what: str = Field(
@@ -53,7 +56,7 @@ class What(BaseModel):
     )
 
 
-class Measured(BaseModel):
+class Measured(Nothing):
     """What to measure, and where."""
 
     quantity: str = Field(description=f"one of {', '.join(QUANTITIES)}")
@@ -62,7 +65,7 @@ class Measured(BaseModel):
     side: Literal["both", "left", "right"] = Field("both", description="of the stereo sound")
 
 
-class MeasuredFrom(BaseModel):
+class MeasuredFrom(Nothing):
     """What to measure, from which side."""
 
     from_side: Literal["left", "middle", "right"] = Field(description="of the stereo sound")
@@ -71,7 +74,7 @@ class MeasuredFrom(BaseModel):
     end_s: float | None = _END
 
 
-class Compared(BaseModel):
+class Compared(Nothing):
     """What to compare."""
 
     quantity: str = Field(max_length=MOST_NAME, description=f"one of {', '.join(COMPARABLE)}")
