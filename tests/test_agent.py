@@ -193,6 +193,16 @@ def test_a_time_that_is_not_noted_is_not_made_up(engine: LocalEngine, duo: Clip)
     assert report.answer.label == NO_ANSWER and report.asked_model == 0
 
 
+def test_notes_about_a_silent_track_are_not_believed(engine: LocalEngine, duo: Clip) -> None:
+    silent = replace(duo, sound_CS=np.zeros_like(duo.sound_CS))
+    *_, report = Agent.rules(engine).run(silent, "When does the violin come in?")
+    assert isinstance(report, Report)
+    assert report.answer.answer.startswith("cannot tell: the clip has no sound")
+    *_, report = Agent.rules(engine).run(silent, "Is the violin louder than the guzheng?")
+    assert isinstance(report, Report) and report.asked_model == 1
+    assert any("silent" in warning for warning in report.answer.warnings)
+
+
 def test_the_same_question_has_the_same_steps(engine: LocalEngine, duo: Clip) -> None:
     agent = Agent.rules(engine)
     runs = [finished(agent, duo, "Is the violin louder than the guzheng?")[0] for _ in range(2)]

@@ -52,8 +52,8 @@ def decide(bench: Bench, question: str) -> tuple[Decided | None, str]:
         return None, str(error)
     if meaning is None:
         return None, "no rule understands the question"
-    if not bench.clip.has_sound:
-        return None, "the clip has no sound, so its notes say nothing about any"
+    if not bench.clip.has_sound or bench.clip.is_silent:
+        return _unheard(meaning, "the clip has no sound, so its notes say nothing about any")
     noted: Found | None = None
     reasons = []
     try:
@@ -67,10 +67,19 @@ def decide(bench: Bench, question: str) -> tuple[Decided | None, str]:
         return Decided(found=found, findings=findings), ""
     except Unclear as error:
         reasons.append(str(error))
-    if noted is None and meaning.kind in TIMES and bench.events.knows_sound:
-        # A model of closed answers has no times to answer with: asked when, it says "no".
-        noted = Found(text=f"cannot tell: {reasons[0]}", about=(), why="no time is noted")
+    if noted is None and bench.events.knows_sound:
+        return _unheard(meaning, *reasons)
     return (Decided(found=noted), "") if noted else (None, "; ".join(reasons))
+
+
+def _unheard(meaning: Meaning, *why: str) -> tuple[Decided | None, str]:
+    """What is left where the notes do not help: to ask the model, but not when something was.
+
+    A model of closed answers has no times to answer with: asked when, it says "no".
+    """
+    if meaning.kind not in TIMES:
+        return None, "; ".join(why)
+    return Decided(found=Found(text=f"cannot tell: {why[0]}", about=(), why="no time is noted")), ""
 
 
 def answer_of(bench: Bench, decided: Decided) -> Answer:
