@@ -89,8 +89,8 @@ def verdict(before: Turn, after: Turn) -> str:
     by = new.probability - old.probability
     if abs(by) < 0.02:
         return (
-            f"The same answer {what}, as sure as before ({percent(new.probability)}): this answer"
-            " did not depend on what was changed."
+            f"The same answer {what}, as sure as before ({percent(new.probability)}): as far"
+            " as two answers show, it did not depend on what was changed."
         )
     how = "surer" if by > 0 else "less sure"
     return (
