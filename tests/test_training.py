@@ -290,13 +290,18 @@ def test_clues_that_hold_their_event_cost_least(model: AVQAModel) -> None:
     words = model.llm.get_input_embeddings().weight.detach()
     tuba, drum = (model.prompt.text(name)[0] for name in ("tuba", "drum"))
     held = [([[tuba], [drum]], [[tuba]])]
-    right = words[[tuba, drum, drum, tuba, drum, drum]][None]
-    wrong = words[[drum, tuba, drum, drum, drum, drum]][None]
+    mean = model.bridge.word_mean
+    nothing = 3 * mean - words[tuba] - words[drum]  # points away from both
+    right = torch.stack([words[tuba], words[drum], nothing, words[tuba], nothing, nothing])[None]
+    wrong = right[:, [1, 0, 2, 1, 4, 5]]
+    repeated = right[:, [0, 1, 1, 3, 4, 5]]  # a player too many
     exists = torch.ones(1, 6, dtype=torch.bool)
     naming = Naming()
     with torch.no_grad():
-        low, high = (float(naming.of_events(model, soft, exists, held)) for soft in (right, wrong))
-    assert low < 0.1 < 5 < high
+        low, high, more = (
+            float(naming.of_events(model, soft, exists, held)) for soft in (right, wrong, repeated)
+        )
+    assert low < 0.1 < 1 < more < 5 < high
     deaf = exists.clone()
     deaf[:, :3] = False
     swapped = torch.cat([wrong[:, :3], right[:, 3:]], 1)

@@ -83,7 +83,10 @@ class Naming(nn.Module):
     def of_events(
         self, model: AVQAModel, soft_BNE: Tensor, exists_BN: Tensor, slots: Sequence[Slots]
     ) -> Tensor:
-        """Words of the events, in the standing question's clues: mean over the events.
+        """Words of the events, in the standing question's clues: mean over clues.
+
+        A clue past the last event is to hold no word. Unless it learns that, it repeats what others
+        hold, and the record that is read from it has players who are not there.
 
         Args:
             model: whose words are meant.
@@ -99,10 +102,11 @@ class Naming(nn.Module):
         used = torch.zeros_like(exists_BN)
         clues = exists_BN.shape[1] // 2
         for b, sides in enumerate(slots):
+            if any(sides):
+                used[b] = exists_BN[b]
             for side, events in enumerate(sides):
                 for n, event in enumerate(events[:clues], start=side * clues):
                     target[b, n, [place[word] for word in event]] = 1
-                    used[b, n] = exists_BN[b, n]
         words_KE = _words(model, [[word] for word in known])
         losses = self.events(soft_BNE - model.bridge.word_mean, words_KE, target)
         return (losses * used).sum() / used.sum().clamp(min=1)
