@@ -40,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
     band.add_argument("--bias", type=float, default=0.0, help="0 balanced .. 1 as MUSIC-AVQA v1")
     band.add_argument("--held-out", action="store_true", help="wordings that training never sees")
     band.add_argument(
+        "--of-records", action="store_true", help="questions for models that read event records"
+    )
+    band.add_argument(
         "--media",
         nargs="?",
         const="mp4",
@@ -65,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 def _bandstand(args: argparse.Namespace) -> int:
     from instruct_data.bandstand.write import SetConfig, write_set
 
-    names = "clips seed split seconds hard bias held_out media height fps".split()
+    names = "clips seed split seconds hard bias held_out of_records media height fps".split()
     config = SetConfig(**{name: getattr(args, name) for name in names}, workers=args.workers)
     counts = write_set(args.out, config)
     print(f"{counts['clips']} clips with {counts['questions']} questions in {args.out}")

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from avqa_llm.labels import LABELS
-from instruct_data.bandstand.annotate import annotate
-from instruct_data.bandstand.questions import candidates
+from instruct_data.bandstand.annotate import Asked, annotate
+from instruct_data.bandstand.questions import candidates, is_masked
 from instruct_data.bandstand.scene import Scene, sample_scene
 from instruct_data.templates import SLOT_VALUES, TEMPLATES
 
@@ -395,6 +395,28 @@ def test_the_same_seed_asks_the_same_questions(bias: float) -> None:
         for _ in range(2)
     )
     assert once == again and len(once) > 300
+
+
+def test_questions_for_readers_look_up_more_and_ask_what_nobody_can_hear() -> None:
+    crowded = [sample_scene(7, n, hard=True) for n in range(60)]
+    heard, read = (
+        [row for rows in annotate(crowded, seed=5, of_records=r) for row in rows]
+        for r in (False, True)
+    )
+    drowned = {s.video_id for s in crowded if any(is_masked(p, s) for p in s.heard)}
+    assert drowned, "a crowd in which nobody is drowned shows nothing"
+
+    def loudness(asked: list[Asked]) -> Counter[str]:
+        return Counter(row.scene.video_id for row in asked if "louder" in row.template)
+
+    by_ear, by_record = loudness(heard), loudness(read)
+    assert not drowned & set(by_ear) and drowned & set(by_record)
+    assert max(by_ear.values()) <= 3 < max(by_record.values()), "one of each of three templates"
+    for scene_id in by_record:
+        mine = [r for r in read if r.scene.video_id == scene_id]
+        assert len({(r.template, r.candidate.slots) for r in mine}) == len(mine), "asked twice"
+    places = Counter(r.scene.video_id for r in read if r.template == "Where is the performance?")
+    assert max(places.values()) == 1
 
 
 def test_held_out_questions_differ_in_wording_only() -> None:

@@ -228,6 +228,18 @@ def test_a_killed_writer_leaves_no_half_file(tmp_path: Path) -> None:
     assert len(read(tmp_path / "truth.json")) == 1 and read(tmp_path / "avqa-reworded.json")
 
 
+def test_questions_for_readers_go_with_no_clips(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, of = tmp_path / "out", ["--clips", "3", "--seed", "1", "--of-records"]
+    assert main(["bandstand", str(out), *of, "--media", "arrays"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "--of-records" in error and not out.exists()
+    assert main(["bandstand", str(out), *of]) == 0
+    assert main(["bandstand", str(tmp_path / "heard"), *of[:-1]]) == 0
+    assert len(read(out / "avqa.json")) > len(read(tmp_path / "heard" / "avqa.json"))
+
+
 @pytest.mark.parametrize(
     ("option", "value", "way_out"),
     [

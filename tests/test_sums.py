@@ -12,9 +12,9 @@ from torch.nn import functional
 from avqa_llm.prompt import CLUE, Prompt, spoken
 from avqa_llm.training.loop import LoopConfig
 from avqa_llm.training.packing import IGNORE
-from avqa_llm.training.rows import ClipRow, read_rows
+from avqa_llm.training.rows import ClipRow, Question, read_rows
 from avqa_llm.training.sums import SCALES, Summed, SumsConfig, sum_batch
-from avqa_llm.training.text import TextConfig, build_tokenizer, train_text
+from avqa_llm.training.text import TextConfig, build_tokenizer, drawn, train_text
 from instruct_data.bandstand.write import SetConfig, write_set
 
 LOOP = LoopConfig(steps=2, batch=3, lr=1e-2, warmup=0, precision="fp32")
@@ -109,3 +109,15 @@ def test_words_of_records_stay_where_they_are(data: Path, tmp_path: Path) -> Non
     kept = sorted({word for row in rows for word in prompt.text(spoken(row.record))})
     assert torch.equal(table["text"][kept], table["sums"][kept])
     assert not torch.equal(table["text"], table["sums"])
+
+
+def test_questions_of_favoured_templates_come_more_often() -> None:
+    templates = ("Is the <Object> louder than the <Object>?", "Where is the performance?", "Other")
+    asked = [Question(question=t, steps="", answer="", template=t) for t in templates]
+    rng = np.random.default_rng(0)
+    favour = {"louder": 6.0, "Where is": 0.0}
+    first = [drawn(asked, 1, favour, rng)[0].template for _ in range(300)]
+    assert first.count(templates[1]) == 0
+    assert 4 < first.count(templates[0]) / first.count("Other") < 9
+    assert {q.template for q in drawn(asked, 3, favour, rng)} == {templates[0], "Other"}
+    assert len(drawn(asked, 5, {}, rng)) == 3 and drawn([], 2, favour, rng) == []

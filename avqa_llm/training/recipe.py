@@ -36,6 +36,8 @@ class BandstandSet:
     """Share of crowded, noisy clips."""
     bias: float = 0.0
     """0: answers as balanced as can be; 1: as one-sided as those of MUSIC-AVQA v1."""
+    of_records: bool = False
+    """Questions for those who read the records, for the text stage; needs `arrays: false`."""
 
 
 @dataclass(frozen=True, kw_only=True)

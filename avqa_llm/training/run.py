@@ -150,6 +150,7 @@ def make_set(wanted: BandstandSet, data: Path) -> None:
     command += ["--clips", str(wanted.clips), "--seed", str(wanted.seed)]
     command += ["--hard", str(wanted.hard), "--bias", str(wanted.bias)]
     command += ["--media", "arrays"] if wanted.arrays else []
+    command += ["--of-records"] if wanted.of_records else []
     if subprocess.run(command, check=False).returncode:
         raise AVQAError(
             f"set {wanted.name!r} could not be written; run this from a checkout, where"

@@ -140,7 +140,7 @@ def sum_batch(
     rng: np.random.Generator,
 ) -> SumBatch:
     """Clues, the record that is to be read from them, and questions about it."""
-    from avqa_llm.training.text import fitting
+    from avqa_llm.training.text import drawn, fitting
 
     packed, soft = [], []
     for row in rows:
@@ -150,11 +150,10 @@ def sum_batch(
         given = len(prompt.text(f"{place} ; {voice}{' ;' if events else ''}"))  # in no clue
         learn = [False] * (len(head) + given) + [True] * (len(record) - given)
         prefix = Piece(ids=head + record, learn=learn)
-        pick = rng.permutation(len(row.questions))[: sums.questions]
+        asked = drawn(row.questions, sums.questions, config.favour, rng)
         blocks, _ = question_blocks(
-            prompt, [row.questions[i] for i in pick], n_clues=0, pair=config.pair,
-            drop=config.drop, rng=rng,
-        )  # fmt: skip
+            prompt, asked, n_clues=0, pair=config.pair, drop=config.drop, rng=rng
+        )
         packed.append((prefix, fitting(prefix, blocks, config.length)))
     filled = pack(packed, pad_id=prompt.tokenizer.pad_token_id, length=config.length)
     return SumBatch(packed=filled, soft_BNE=torch.stack(soft))

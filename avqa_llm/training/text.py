@@ -6,7 +6,8 @@ is frozen afterwards, and the bridge has to speak to it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from avqa_llm.prompt import Prompt, spoken
 from avqa_llm.tokenizer import train_tokenizer
 from avqa_llm.training.loop import INIT_STD, LoopConfig, fit, part_of, shuffled
 from avqa_llm.training.packing import Packed, Piece, pack, packed_loss
-from avqa_llm.training.rows import ClipRow, question_blocks, read_rows
+from avqa_llm.training.rows import ClipRow, Question, question_blocks, read_rows
 from avqa_llm.training.sums import SumsConfig, train_sums
 
 WORD_STD = 0.5
@@ -40,6 +41,9 @@ class TextConfig:
     intermediate: int = 512
     questions: int = 8
     """Questions a clip and step."""
+    favour: dict[str, float] = field(default_factory=dict)
+    """How often a question is drawn, by a part of its template; the first that fits counts, and
+    questions that nothing fits are drawn with 1."""
     pair: float = 0.15
     """Share of questions that follow another one."""
     drop: float = 0.0
@@ -129,10 +133,9 @@ def text_batch(
     """Records with some of their questions, packed."""
     packed = []
     for row in rows:
-        pick = rng.permutation(len(row.questions))[: config.questions]
         blocks, _ = question_blocks(
             prompt,
-            [row.questions[i] for i in pick],
+            drawn(row.questions, config.questions, config.favour, rng),
             n_clues=0,
             pair=config.pair,
             drop=config.drop,
@@ -142,6 +145,22 @@ def text_batch(
         prefix = Piece.of(head, record) if config.learn_records else Piece.of(head + record, [])
         packed.append((prefix, fitting(prefix, blocks, config.length)))
     return pack(packed, pad_id=prompt.tokenizer.pad_token_id, length=config.length)
+
+
+def drawn(
+    questions: Sequence[Question], count: int, favour: dict[str, float], rng: np.random.Generator
+) -> list[Question]:
+    """Some of a clip's questions, each once, in an order of chance."""
+    weights = np.array([_weight(question.template, favour) for question in questions])
+    if not weights.any():
+        return []
+    count = min(count, np.count_nonzero(weights))
+    chosen = rng.choice(len(questions), count, replace=False, p=weights / weights.sum())
+    return [questions[n] for n in chosen]
+
+
+def _weight(template: str, favour: dict[str, float]) -> float:
+    return next((weight for part, weight in favour.items() if part in template), 1.0)
 
 
 def fitting(prefix: Piece, blocks: list[Piece], length: int) -> list[Piece]:

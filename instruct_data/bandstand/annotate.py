@@ -33,34 +33,54 @@ class Asked:
     """The question filled in and reworded."""
 
 
+LOOK_UPS = 3
+"""Questions of a template that compares or looks up, where records are all that is learned."""
+
+
 def annotate(
-    scenes: Iterable[Scene], *, seed: int, bias: float = 0.0, held_out: bool = False
+    scenes: Iterable[Scene],
+    *,
+    seed: int,
+    bias: float = 0.0,
+    held_out: bool = False,
+    of_records: bool = False,
 ) -> Iterator[list[Asked]]:
     """The questions of each scene, in order.
 
-    `held_out` words them with the paraphrases that training never sees.
+    `held_out` words them with the paraphrases that training never sees. `of_records` asks for
+    those who read the event record: up to `LOOK_UPS` questions of each template whose answer is
+    looked up there, and also what nobody could hear.
     """
     balancer = Balancer(bias)
     rng = np.random.default_rng([seed, round(bias * 1000), int(held_out)])
     question_id = 0
     for scene in scenes:
         rows = []
-        for template, fitting in candidates(scene).items():
-            picked = balancer.pick(template, fitting, rng)
-            if picked is None:
-                continue
-            wording = ask(template, _words(picked.slots, rng), rng, held_out=held_out)
-            rows.append(
-                Asked(
-                    scene=scene,
-                    question_id=question_id,
-                    template=template,
-                    candidate=picked,
-                    wording=wording,
+        for template, fitting in candidates(scene, by_ear=not of_records).items():
+            slots = set()
+            for _ in range(LOOK_UPS if of_records and _is_looked_up(template) else 1):
+                picked = balancer.pick(template, fitting, rng)
+                if picked is None or picked.slots in slots:
+                    continue
+                slots.add(picked.slots)
+                wording = ask(template, _words(picked.slots, rng), rng, held_out=held_out)
+                rows.append(
+                    Asked(
+                        scene=scene,
+                        question_id=question_id,
+                        template=template,
+                        candidate=picked,
+                        wording=wording,
+                    )
                 )
-            )
-            question_id += 1
+                question_id += 1
         yield rows
+
+
+def _is_looked_up(template: str) -> bool:
+    """Whether one finds a value of somebody, or somebody by a value."""
+    modality, kind = TEMPLATES[template].type
+    return kind in ("Comparative", "Temporal") or (modality, kind) == ("Audio-Visual", "Location")
 
 
 def _words(slots: tuple[str, ...], rng: np.random.Generator) -> list[str]:

@@ -63,9 +63,12 @@ class Candidate:
     """Players that the answer rests on, as indices into `scene.players`: the evidence."""
 
 
-def candidates(scene: Scene) -> dict[str, list[Candidate]]:
-    """All well-posed questions, by template. Templates without one are left out."""
-    masked = any(is_masked(player, scene) for player in scene.heard)
+def candidates(scene: Scene, *, by_ear: bool = True) -> dict[str, list[Candidate]]:
+    """All well-posed questions, by template. Templates without one are left out.
+
+    `by_ear` False: of a clip whose truth is read, not heard, so that nobody in it is drowned.
+    """
+    masked = by_ear and any(is_masked(player, scene) for player in scene.heard)
     askers = {t: ask for t, ask in ASKERS.items() if not masked or ask in _BY_EYE}
     asked = {template: list(ask(scene)) for template, ask in askers.items()}
     return {template: rows for template, rows in asked.items() if rows}

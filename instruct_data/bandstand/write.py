@@ -42,6 +42,8 @@ class SetConfig:
     bias: float = 0.0
     held_out: bool = False
     """Word the questions with the paraphrases that training never sees."""
+    of_records: bool = False
+    """Questions for those who read the records, see `annotate`; such a set has no media."""
     media: str = "none"
     """`none`, `mp4` or `arrays`."""
     height: int = 216
@@ -65,6 +67,11 @@ class SetConfig:
             raise AVQAError(f"--height {self.height}: an even number of pixels from 36 to 2160")
         if not 1 <= self.fps <= 120:
             raise AVQAError(f"--fps {self.fps:g}: 1 to 120 frames a second")
+        if self.of_records and self.media != "none":
+            raise AVQAError(
+                f"--of-records with --media {self.media}: these questions are for text alone; some"
+                " ask what nobody could hear. Leave one of the two out"
+            )
         if self.workers < 1:
             raise AVQAError(f"--workers {self.workers}: at least one process")
 
@@ -103,7 +110,13 @@ def _refuse_other_scenes(out: Path, scenes: list[Scene]) -> None:
 
 def _write_annotations(out: Path, config: SetConfig, scenes: list[Scene]) -> dict[str, int]:
     truth, plain, reworded = [], [], []
-    asked = annotate(scenes, seed=config.seed, bias=config.bias, held_out=config.held_out)
+    asked = annotate(
+        scenes,
+        seed=config.seed,
+        bias=config.bias,
+        held_out=config.held_out,
+        of_records=config.of_records,
+    )
     with _aside(out / "instruct.jsonl") as file:
         for scene, rows in zip(scenes, asked, strict=True):
             truth.append(scene.to_json())
