@@ -254,3 +254,19 @@ def test_a_person_s_own_clips_become_a_model_that_answers(tmp_path: Path) -> Non
     assert "questions.json (instruct)" in card and "3" in card
     rows_logged = [json.loads(x) for x in (out.parent / "metrics.jsonl").read_text().splitlines()]
     assert any("val_score" in row for row in rows_logged)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("text.favour=Which", "'Which' should be a block of keys"),
+        ("text.favour={Which: many}", "text.favour.Which: 'many' should be of type float"),
+        ("text.favour={Which: -1}", "'Which' has -1.0, should be 0 or more"),
+    ],
+)
+def test_how_often_questions_are_drawn_is_a_number_for_each_kind(change: str, said: str) -> None:
+    path = ROOT / "adapters/recipes/tiny.yaml"
+    text = read_recipe(path, ["text.favour={louder: 3}"]).text
+    assert text is not None and text.favour["louder"] == 3
+    with pytest.raises(RecipeError, match=said):
+        read_recipe(path, [change])

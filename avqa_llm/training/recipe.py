@@ -236,7 +236,7 @@ def _check_loop(recipe: Recipe, loop: LoopConfig, place: str) -> None:
 
 
 def build(kind: Any, value: Any, place: str) -> Any:
-    """A value of YAML as the wanted type: dataclasses, lists, tuples, optionals, plain values."""
+    """A value of YAML as the wanted type: a dataclass, list, tuple, dictionary, optional, plain."""
     origin = typing.get_origin(kind)
     if origin in (types.UnionType, typing.Union):
         wanted = [k for k in typing.get_args(kind) if k is not type(None)]
@@ -251,6 +251,11 @@ def build(kind: Any, value: Any, place: str) -> Any:
         inner = typing.get_args(kind)[0]
         items = [build(inner, item, f"{place}[{n}]") for n, item in enumerate(value)]
         return items if origin is list else tuple(items)
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise RecipeError(f"{place}: {value!r} should be a block of keys")
+        inner = typing.get_args(kind)[1]
+        return {str(key): build(inner, item, f"{place}.{key}") for key, item in value.items()}
     return _plain(kind, value, place)
 
 

@@ -6,6 +6,7 @@ is frozen afterwards, and the bridge has to speak to it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from avqa_llm.errors import RecipeError
 from avqa_llm.labels import LABELS
 from avqa_llm.prompt import Prompt, spoken
 from avqa_llm.tokenizer import train_tokenizer
@@ -56,6 +58,11 @@ class TextConfig:
     """A second stretch, in which records are read from clues."""
     compile: bool = False
     """Compile the network: about twice as fast after the first minute; needs a C++ compiler."""
+
+    def __post_init__(self) -> None:
+        for part, weight in self.favour.items():
+            if not 0 <= weight < math.inf:
+                raise RecipeError(f"text.favour: {part!r} has {weight}, should be 0 or more")
 
 
 def build_tokenizer(rows: list[ClipRow], vocab_size: int) -> Any:
