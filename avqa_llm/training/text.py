@@ -161,7 +161,7 @@ def drawn(
     weights = np.array([_weight(question.template, favour) for question in questions])
     if not weights.any():
         return []
-    count = min(count, np.count_nonzero(weights))
+    count = min(count, int(np.count_nonzero(weights)))
     chosen = rng.choice(len(questions), count, replace=False, p=weights / weights.sum())
     return [questions[n] for n in chosen]
 
