@@ -314,14 +314,17 @@ def test_from_a_plan_to_a_page(
     assert "**A trial, not the plan:**" in page and "(findings/tokens.svg)" in page
     assert (docs / "findings" / "tokens.svg").read_text().startswith("<svg")
 
+    assert f"encoders `{figures['frozen']}`, seeds" in page
     (docs / "findings.md").unlink()
     assert main([*words, "--page"]) == 0
     assert (docs / "findings.md").read_text() == page
+    write_page(docs, [], "others")
+    assert "(not those that ship now, `others`" in (docs / "findings.md").read_text()
     capsys.readouterr()
     assert main([*words, "--dry-run"]) == 0
     assert "0 runs" in capsys.readouterr().out
 
 
 def test_without_figures_there_is_no_page(tmp_path: Path) -> None:
-    assert write_page(tmp_path, []) is None
+    assert write_page(tmp_path, [], "") is None
     assert not (tmp_path / "findings.md").exists()

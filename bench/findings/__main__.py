@@ -26,6 +26,7 @@ from bench.findings.plan import (
     files_of,
     folder_of,
     is_aligned,
+    parts_key,
     read_plan,
 )
 
@@ -78,8 +79,9 @@ def _main(args: argparse.Namespace) -> int:
     out, trial = args.out, bool(args.set or args.test_clips)
     docs = args.docs or (out / "trial" if trial else DOCS)
     order = [claim.name for claim in plan.claims]
+    shipped = parts_key(plan.runs(plan.claims[0], [0])[0].recipe)
     if args.page:
-        print(f"written: {write_page(docs, order)}")
+        print(f"written: {write_page(docs, order, shipped)}")
         return 0
     if args.one:
         return _one(plan, args.one, args.seeds[0], out)
@@ -89,7 +91,7 @@ def _main(args: argparse.Namespace) -> int:
         return 0
     failed = _all(args, plan, claims, out)
     _write_figures(plan, claims, args.seeds, out, docs)
-    if page := write_page(docs, order):
+    if page := write_page(docs, order, shipped):
         print(f"written: {page}")
     return 1 if failed else 0
 

@@ -16,7 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from bench.findings.plan import RUN, Claim, Plan, Run, files_of, folder_of, samples_file
+from bench.findings.plan import (
+    RUN,
+    Claim,
+    Plan,
+    Run,
+    files_of,
+    folder_of,
+    parts_key,
+    samples_file,
+)
 from eval.compare import LEVEL, Difference, compare, holm
 from eval.hedging import hedging
 from eval.results import interval, shown
@@ -65,6 +74,7 @@ def summary(plan: Plan, claim: Claim, seeds: Sequence[int], out: Path) -> dict[s
         "says": claim.says,
         "tries": claim.tries,
         "recipe": plan.recipe,
+        "frozen": parts_key(plan.runs(claim, whole)[0].recipe),
         "trial": list(plan.set),
         "ask": claim.ask,
         "parts": list(_parts(claim)),

@@ -40,15 +40,16 @@ stands beside them. The floor is the most frequent answer of each template in tr
 """
 
 
-def write_page(docs: Path, order: Sequence[str]) -> Path | None:
+def write_page(docs: Path, order: Sequence[str], shipped: str) -> Path | None:
     """Write page and plots from the figures in `docs/findings`; None where there are none.
 
-    `order`: names of claims; others follow in the order of their names.
+    `order`: names of claims; others follow in the order of their names. `shipped`: fingerprint of
+    the frozen parts that a run would have now; figures on others say so.
     """
     found = read_summaries(docs / FOLDER, order)
     if not found:
         return None
-    blocks = [HEAD, *(_claim(number, one) for number, one in enumerate(found, 1))]
+    blocks = [HEAD, *(_claim(number, one, shipped) for number, one in enumerate(found, 1))]
     for one in found:
         _put(docs / FOLDER / f"{one['name']}.svg", forest(one))
     _put(docs / PAGE, "\n".join(blocks))
@@ -69,7 +70,7 @@ def _put(path: Path, text: str) -> None:
     os.replace(aside, path)
 
 
-def _claim(number: int, one: Summary) -> str:
+def _claim(number: int, one: Summary, shipped: str) -> str:
     lines = [f"## {number}. {one['title']}", ""]
     lines += [f"**The field.** {one['says']}", "", f"**Here.** {one['tries']}", ""]
     lines += [_made(one), ""]
@@ -79,7 +80,7 @@ def _claim(number: int, one: Summary) -> str:
         lines += [*_table(one, condition), ""]
     lines += [f"![{one['title']}]({FOLDER}/{one['name']}.svg)", ""]
     lines += [f"- {said}" for said in sentences(one)]
-    lines += ["", *_runs(one)]
+    lines += ["", *_runs(one, shipped)]
     return "\n".join(lines) + "\n"
 
 
@@ -187,9 +188,14 @@ def _short(commit: str) -> str:
     return f"{name[:10]}{dash}{dirty}"
 
 
-def _runs(one: Summary) -> Iterator[str]:
+def _runs(one: Summary, shipped: str) -> Iterator[str]:
     """Which recipe and which runs each row is."""
-    yield f"Recipe `{one['recipe']}`, seeds {', '.join(map(str, one['seeds']))}. Rows:"
+    frozen = f"language model and encoders `{one['frozen']}`"
+    if one["frozen"] != shipped:
+        frozen += (
+            f" (not those that ship now, `{shipped}`; the history of `adapters/tiny` has them)"
+        )
+    yield f"Recipe `{one['recipe']}`, {frozen}, seeds {', '.join(map(str, one['seeds']))}. Rows:"
     yield ""
     for row in one["rows"]:
         made = [f"`--set {change}`" for change in row["set"]]
