@@ -24,7 +24,8 @@ from avqa_llm.errors import RecipeError
 
 INIT_STD = 0.06
 """Of the weights of networks that start from nothing. The usual 0.02 is for networks many times
-wider than ours: from there the picture encoder needs more than twice the steps (docs/LOG.md)."""
+wider than ours: from there the picture encoder needs more than twice the steps
+(docs/LOG-tiny.md)."""
 
 Item = TypeVar("Item")
 Precision = Literal["auto", "bf16", "fp16", "fp32"]

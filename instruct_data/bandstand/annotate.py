@@ -57,12 +57,11 @@ def annotate(
     for scene in scenes:
         rows = []
         for template, fitting in candidates(scene, by_ear=not of_records).items():
-            slots = set()
             for _ in range(LOOK_UPS if of_records and _is_looked_up(template) else 1):
-                picked = balancer.pick(template, fitting, rng)
-                if picked is None or picked.slots in slots:
-                    continue
-                slots.add(picked.slots)
+                picked = balancer.pick(template, fitting, rng) if fitting else None
+                if picked is None:
+                    break
+                fitting = [other for other in fitting if other.slots != picked.slots]
                 wording = ask(template, _words(picked.slots, rng), rng, held_out=held_out)
                 rows.append(
                     Asked(
