@@ -173,7 +173,7 @@ def test_an_open_answer_comes_in_pieces_that_make_up_the_answer(tiny: LocalEngin
     *deltas, done = there.stream(reading, ASKED[0], history=turns, logprobs=2)
     assert isinstance(done, Done)
     assert "".join(delta.text for delta in deltas) == expected.answer == done.answer.answer
-    same(done.answer, expected)
+    same(done.answer, expected, signs=0.1)  # log-odds of 11 are what float32 leaves of 1 - 1e-5
     tokens = [token for delta in deltas for token in delta.tokens]
     assert len(tokens) < done.completion_tokens, "steps are not part of the answer"
     assert all(token.top and token.logprob <= 0 for token in tokens)
