@@ -225,8 +225,8 @@ def test_a_person_s_own_clips_become_a_model_that_answers(tmp_path: Path) -> Non
     environment = {"PYTHONPATH": str(ROOT)}
     recipe = str(ROOT / "adapters/recipes/own-data.yaml")
     command = [sys.executable, "-m", "avqa_llm", "train", recipe]
-    command += ["--set", "instruct.loop.batch=3", "--set", "instruct.loop.steps=120"]
-    command += ["--set", "instruct.loop.validate_every=60", "--set", "instruct.missing=0"]
+    command += ["--set", "instruct.loop.batch=3", "--set", "instruct.loop.steps=160"]
+    command += ["--set", "instruct.loop.validate_every=160", "--set", "instruct.missing=0"]
     command += ["--set", "validate={rows: my-clips/held.json}"]
     held = [{"video": rows[0]["video"], "question": "Is a violin sounding?", "answer": "yes"}]
     (clips / "held.json").write_text(json.dumps(held))
