@@ -12,9 +12,9 @@ from torch.nn import functional
 from avqa_llm.prompt import CLUE, Prompt, spoken
 from avqa_llm.training.loop import LoopConfig
 from avqa_llm.training.packing import IGNORE
-from avqa_llm.training.rows import ClipRow, Question, read_rows
+from avqa_llm.training.rows import ClipRow, Question, drawn, read_rows
 from avqa_llm.training.sums import SCALES, Summed, SumsConfig, sum_batch
-from avqa_llm.training.text import TextConfig, build_tokenizer, drawn, train_text
+from avqa_llm.training.text import TextConfig, build_tokenizer, train_text
 from instruct_data.bandstand.write import SetConfig, write_set
 
 LOOP = LoopConfig(steps=2, batch=3, lr=1e-2, warmup=0, precision="fp32")

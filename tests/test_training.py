@@ -12,7 +12,7 @@ import torch
 
 from avqa_llm.bridge import BridgeConfig
 from avqa_llm.engine import LocalEngine
-from avqa_llm.errors import AnnotationError
+from avqa_llm.errors import AnnotationError, RecipeError
 from avqa_llm.model import AVQAModel, ClipTokens
 from avqa_llm.prompt import CLUE, PICTURE, SOUND
 from avqa_llm.training.connect import (
@@ -177,6 +177,38 @@ def test_clips_without_a_modality_have_neither_its_tokens_nor_its_places(
     assert "l2" not in record, "a deaf clip is to write what can only be heard"
     losses = connect_losses(model, model.inner.model, batch, config, Extras.of(model, config))
     assert torch.isfinite(losses["loss"])
+
+
+def test_questions_go_on_from_records_of_its_own_which_are_not_learned(
+    model: AVQAModel, given: Features
+) -> None:
+    both = [replace(row, own_record="drum drum l4") for row in rows()]
+    for share, missing, own in ((1.0, 0.0, True), (0.0, 0.0, False), (1.0, 1.0, False)):
+        config = connect(1, own_records=share, missing=missing)
+        batch = make_batch(model, both, given, [0, 1, 2, 3], config, np.random.default_rng(3))
+        for ids, labels, blocks in zip(
+            batch.packed.ids_BL, batch.packed.labels_BL, batch.packed.blocks_BL, strict=True
+        ):
+            read, learned = ids[blocks == 0], labels[blocks == 0]
+            text = model.prompt.tokenizer.decode(read[read >= 0])
+            assert ("drum drum l4" in text) == own
+            assert bool((learned >= 0).any()) != own, "a true record is learned, its own is not"
+            assert (labels[blocks > 0] >= 0).any(), "answers are learned from either"
+
+
+def test_favoured_templates_are_drawn_more_often(model: AVQAModel, given: Features) -> None:
+    named = [replace(q, template=f"Template {n}") for n, q in enumerate(rows()[0].questions)]
+    row, counts = replace(rows()[0], questions=tuple(named)), {}
+    for favour in ({}, {"Template 1": 0.0}):
+        config = connect(1, questions=1, favour=favour)
+        asked = [
+            make_batch(model, [row], given, [0], config, np.random.default_rng(seed)).asked[1]
+            for seed in range(12)
+        ]
+        counts[len(favour)] = sum(q is not None and q.template == "Template 1" for q in asked)
+    assert counts[0] > 0 and counts[1] == 0
+    with pytest.raises(RecipeError, match="favour: 'x' has -1"):
+        connect(1, favour={"x": -1.0})
 
 
 def test_paired_questions_keep_places_and_soft_tokens_equal(

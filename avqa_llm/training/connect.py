@@ -10,7 +10,7 @@ Legend: B clips, K questions a clip, L tokens, C clues, E width of the language 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from avqa_llm.training.layout import Batch, make_batch
 from avqa_llm.training.loop import LoopConfig, Validate, fit, grouped, shuffled
 from avqa_llm.training.naming import Naming
 from avqa_llm.training.packing import packed_loss
-from avqa_llm.training.rows import ClipRow, Question
+from avqa_llm.training.rows import ClipRow, Question, check_favour
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,8 @@ class ConnectConfig:
     """Bandstand set whose arrays belong to the rows; empty: clips are media files."""
     questions: int = 0
     """Questions a clip and step; they share the clip in one sequence."""
+    favour: dict[str, float] = field(default_factory=dict)
+    """How much more often than others a question is drawn whose template holds these words."""
     steps: bool = True
     """Whether an answer is preceded by what was looked up for it, where rows say that."""
     pair: float = 0.15
@@ -58,6 +60,10 @@ class ConnectConfig:
     """Share of the questions' words that are left out."""
     missing: float = 0.15
     """Share of clips from which one modality is taken away: modality dropout."""
+    own_records: float = 0.0
+    """Share of clips whose questions go on from the record that the model wrote of them before this
+    stage, right or wrong, as they do in use (Ross et al., AISTATS 2011: DAgger). Such a record is
+    read, not learned; steps and answers stay the true ones."""
     tokens: float = 1.0
     """Weight of the loss on the words of records and answers. 0: the language model is not run,
     and the bridge learns from the terms below alone, several times as fast."""
@@ -83,6 +89,7 @@ class ConnectConfig:
     """Tokens that a packed clip is padded to; 0: as many as the batch needs."""
 
     def __post_init__(self) -> None:
+        check_favour("favour", self.favour)
         if not self.tokens and (self.train_lora or self.debias or self.questions):
             raise RecipeError(
                 "tokens 0: the language model is not run, so there is nothing to learn for"

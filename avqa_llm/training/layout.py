@@ -29,7 +29,7 @@ from avqa_llm.training.features import ClipFeatures
 from avqa_llm.training.loop import part_of
 from avqa_llm.training.naming import Slots, slots
 from avqa_llm.training.packing import Packed, Piece, pack
-from avqa_llm.training.rows import ClipRow, Event, Question, question_blocks
+from avqa_llm.training.rows import ClipRow, Event, Question, drawn, question_blocks
 
 if TYPE_CHECKING:
     from avqa_llm.training.connect import ConnectConfig
@@ -153,8 +153,7 @@ def lay_out(
         heard, seen = heard and row.cut.sound, seen and row.cut.picture
         deaf = not heard or (seen and (chance < 0.5 or mute))
         blind = not seen or (not deaf and (0.5 <= chance < 1.0 or blank))
-        pick = rng.permutation(len(row.questions))[: config.questions]
-        questions = [row.questions[i] for i in pick]
+        questions = drawn(row.questions, config.questions, config.favour, rng)
         layouts.append(
             one_layout(
                 model,
@@ -185,6 +184,9 @@ def one_layout(
     record = record_of(row, deaf=deaf, blind=blind)
     clip, n_clues = clip_ids(model, timeline, deaf=deaf, blind=blind)
     prefix = prefix_piece(model, row, record, clip)
+    whole = row.own_record and not (deaf or blind)
+    if whole and config.own_records and rng.random() < config.own_records:
+        prefix = Piece.of(clip + model.prompt.record(row.own_record), [])
     if deaf or blind or not config.steps:  # a record with parts missing cannot be looked up in
         questions = [replace(q, steps="") for q in questions]
     blocks, kept = question_blocks(

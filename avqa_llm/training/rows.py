@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from avqa_llm.errors import RecipeError
 from avqa_llm.labels import LABELS
 from avqa_llm.media.changes import Cut
 from avqa_llm.prompt import Prompt, Turn
@@ -25,6 +27,8 @@ __all__ = [
     "ClipRow",
     "Event",
     "Question",
+    "check_favour",
+    "drawn",
     "dropped",
     "find_media",
     "question_blocks",
@@ -86,6 +90,8 @@ class ClipRow:
     """What is done to the clip before it is asked about."""
     written: bool = False
     """Whether the model wrote the record itself: then it is read, and not learned."""
+    own_record: str = ""
+    """What the model wrote of the clip, beside the true record."""
 
 
 def read_rows(path: Path, *, splits: Collection[str] = ()) -> list[ClipRow]:
@@ -116,6 +122,37 @@ def read_pairs(path: Path) -> list[PairRow]:
     from avqa_llm.training.pairs import read_pairs as read  # late, as above
 
     return read(path)
+
+
+def drawn(
+    questions: Sequence[Question],
+    count: int,
+    favour: Mapping[str, float],
+    rng: np.random.Generator,
+) -> list[Question]:
+    """Some of a clip's questions, each once, in an order of chance.
+
+    `favour`: how much more often than others a question is drawn whose template holds these words.
+    """
+    if not favour:
+        return [questions[n] for n in rng.permutation(len(questions))[:count]]
+    weights = np.array([_weight(question.template, favour) for question in questions])
+    if not weights.any():
+        return []
+    count = min(count, int(np.count_nonzero(weights)))
+    chosen = rng.choice(len(questions), count, replace=False, p=weights / weights.sum())
+    return [questions[n] for n in chosen]
+
+
+def _weight(template: str, favour: Mapping[str, float]) -> float:
+    return next((weight for part, weight in favour.items() if part in template), 1.0)
+
+
+def check_favour(place: str, favour: Mapping[str, float]) -> None:
+    """Refuse weights that are none. Raises RecipeError."""
+    for part, weight in favour.items():
+        if not 0 <= weight < math.inf:
+            raise RecipeError(f"{place}: {part!r} has {weight}, should be 0 or more")
 
 
 def question_blocks(

@@ -23,7 +23,7 @@ from torch.nn import functional
 from avqa_llm.prompt import CLUE, Prompt, spoken
 from avqa_llm.training.loop import LoopConfig, fit, part_of, shuffled
 from avqa_llm.training.packing import Packed, Piece, pack, packed_loss
-from avqa_llm.training.rows import ClipRow, question_blocks
+from avqa_llm.training.rows import ClipRow, drawn, question_blocks
 
 if TYPE_CHECKING:
     from avqa_llm.training.text import TextConfig
@@ -140,7 +140,7 @@ def sum_batch(
     rng: np.random.Generator,
 ) -> SumBatch:
     """Clues, the record that is to be read from them, and questions about it."""
-    from avqa_llm.training.text import drawn, fitting
+    from avqa_llm.training.text import fitting
 
     packed, soft = [], []
     for row in rows:

@@ -6,8 +6,6 @@ is frozen afterwards, and the bridge has to speak to it.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from avqa_llm.errors import RecipeError
 from avqa_llm.labels import LABELS
 from avqa_llm.prompt import Prompt, spoken
 from avqa_llm.tokenizer import train_tokenizer
 from avqa_llm.training.loop import INIT_STD, LoopConfig, fit, part_of, shuffled
 from avqa_llm.training.packing import Packed, Piece, pack, packed_loss
-from avqa_llm.training.rows import ClipRow, Question, question_blocks, read_rows
+from avqa_llm.training.rows import ClipRow, check_favour, drawn, question_blocks, read_rows
 from avqa_llm.training.sums import SumsConfig, train_sums
 
 WORD_STD = 0.5
@@ -60,9 +57,7 @@ class TextConfig:
     """Compile the network: about twice as fast after the first minute; needs a C++ compiler."""
 
     def __post_init__(self) -> None:
-        for part, weight in self.favour.items():
-            if not 0 <= weight < math.inf:
-                raise RecipeError(f"text.favour: {part!r} has {weight}, should be 0 or more")
+        check_favour("text.favour", self.favour)
 
 
 def build_tokenizer(rows: list[ClipRow], vocab_size: int) -> Any:
@@ -152,22 +147,6 @@ def text_batch(
         prefix = Piece.of(head, record) if config.learn_records else Piece.of(head + record, [])
         packed.append((prefix, fitting(prefix, blocks, config.length)))
     return pack(packed, pad_id=prompt.tokenizer.pad_token_id, length=config.length)
-
-
-def drawn(
-    questions: Sequence[Question], count: int, favour: dict[str, float], rng: np.random.Generator
-) -> list[Question]:
-    """Some of a clip's questions, each once, in an order of chance."""
-    weights = np.array([_weight(question.template, favour) for question in questions])
-    if not weights.any():
-        return []
-    count = min(count, int(np.count_nonzero(weights)))
-    chosen = rng.choice(len(questions), count, replace=False, p=weights / weights.sum())
-    return [questions[n] for n in chosen]
-
-
-def _weight(template: str, favour: dict[str, float]) -> float:
-    return next((weight for part, weight in favour.items() if part in template), 1.0)
 
 
 def fitting(prefix: Piece, blocks: list[Piece], length: int) -> list[Piece]:
