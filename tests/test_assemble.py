@@ -10,13 +10,7 @@ import torch
 from avqa_llm.errors import AnnotationError
 from avqa_llm.model import AVQAModel
 from avqa_llm.presets import find_model
-from avqa_llm.training.assemble import (
-    Place,
-    load_clips,
-    load_rows,
-    with_own_records,
-    with_records,
-)
+from avqa_llm.training.assemble import Place, load_clips, load_rows, with_records
 from avqa_llm.training.connect import ConnectConfig
 from avqa_llm.training.loop import LoopConfig
 from avqa_llm.training.recipe import Recipe
@@ -82,18 +76,6 @@ def test_a_record_is_written_by_the_model_where_none_is_known(
         assert with_records(model, [bare], features) == [bare]
     finally:
         model.config = quiet
-
-
-def test_what_the_model_writes_stands_beside_the_true_record(
-    model: AVQAModel, place: Place, recipe: Recipe
-) -> None:
-    rows = load_rows(STAGE, place)
-    features = load_clips(recipe, place, "set", rows, model)
-    bare = replace(rows[1], record="", record_without_sound="", record_without_picture="")
-    wanted = with_records(model, [rows[0], bare, rows[2]], features)[1].record
-    found = with_own_records(model, rows, features)
-    assert [replace(row, own_record="") for row in found] == rows
-    assert found[1].own_record == wanted and all(row.own_record for row in found)
 
 
 def test_rows_that_are_nowhere_are_named(place: Place) -> None:

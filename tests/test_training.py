@@ -179,23 +179,6 @@ def test_clips_without_a_modality_have_neither_its_tokens_nor_its_places(
     assert torch.isfinite(losses["loss"])
 
 
-def test_questions_go_on_from_records_of_its_own_which_are_not_learned(
-    model: AVQAModel, given: Features
-) -> None:
-    both = [replace(row, own_record="drum drum l4") for row in rows()]
-    for share, missing, own in ((1.0, 0.0, True), (0.0, 0.0, False), (1.0, 1.0, False)):
-        config = connect(1, own_records=share, missing=missing)
-        batch = make_batch(model, both, given, [0, 1, 2, 3], config, np.random.default_rng(3))
-        for ids, labels, blocks in zip(
-            batch.packed.ids_BL, batch.packed.labels_BL, batch.packed.blocks_BL, strict=True
-        ):
-            read, learned = ids[blocks == 0], labels[blocks == 0]
-            text = model.prompt.tokenizer.decode(read[read >= 0])
-            assert ("drum drum l4" in text) == own
-            assert bool((learned >= 0).any()) != own, "a true record is learned, its own is not"
-            assert (labels[blocks > 0] >= 0).any(), "answers are learned from either"
-
-
 def test_favoured_templates_are_drawn_more_often(model: AVQAModel, given: Features) -> None:
     named = [replace(q, template=f"Template {n}") for n, q in enumerate(rows()[0].questions)]
     row, counts = replace(rows()[0], questions=tuple(named)), {}

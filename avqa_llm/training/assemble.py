@@ -171,23 +171,6 @@ def with_records(
     ]
 
 
-def with_own_records(
-    model: AVQAModel, rows: Sequence[ClipRow], features: ClipFeatures
-) -> list[ClipRow]:
-    """Rows with what the model writes of their clips now, beside their records."""
-    from tqdm import tqdm
-
-    from avqa_llm.engine import LocalEngine
-
-    engine, found = LocalEngine(model, merge=False), list(rows)
-    for at in tqdm(range(0, len(rows), READ), desc="writing records"):
-        some = range(at, min(at + READ, len(rows)))
-        texts = engine.digest([features.clip(n) for n in some]).records
-        for n, text in zip(some, texts, strict=True):
-            found[n] = dataclasses.replace(rows[n], own_record=text)
-    return found
-
-
 def written(model: AVQAModel, clips: Sequence[ClipTokens]) -> list[dict[str, Any]]:
     """The records that a model writes of clips: whole, without sound, and without picture."""
     from avqa_llm.encoders import Tokens

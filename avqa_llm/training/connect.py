@@ -60,10 +60,6 @@ class ConnectConfig:
     """Share of the questions' words that are left out."""
     missing: float = 0.15
     """Share of clips from which one modality is taken away: modality dropout."""
-    own_records: float = 0.0
-    """Share of clips whose questions go on from the record that the model wrote of them before this
-    stage, right or wrong, as they do in use (Ross et al., AISTATS 2011: DAgger). Such a record is
-    read, not learned; steps and answers stay the true ones."""
     tokens: float = 1.0
     """Weight of the loss on the words of records and answers. 0: the language model is not run,
     and the bridge learns from the terms below alone, several times as fast."""

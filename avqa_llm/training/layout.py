@@ -184,9 +184,6 @@ def one_layout(
     record = record_of(row, deaf=deaf, blind=blind)
     clip, n_clues = clip_ids(model, timeline, deaf=deaf, blind=blind)
     prefix = prefix_piece(model, row, record, clip)
-    whole = row.own_record and not (deaf or blind)
-    if whole and config.own_records and rng.random() < config.own_records:
-        prefix = Piece.of(clip + model.prompt.record(row.own_record), [])
     if deaf or blind or not config.steps:  # a record with parts missing cannot be looked up in
         questions = [replace(q, steps="") for q in questions]
     blocks, kept = question_blocks(

@@ -90,8 +90,6 @@ class ClipRow:
     """What is done to the clip before it is asked about."""
     written: bool = False
     """Whether the model wrote the record itself: then it is read, and not learned."""
-    own_record: str = ""
-    """What the model wrote of the clip, beside the true record."""
 
 
 def read_rows(path: Path, *, splits: Collection[str] = ()) -> list[ClipRow]:

@@ -20,7 +20,6 @@ from avqa_llm.training.assemble import (
     load_rows,
     load_stage_model,
     parts_folder,
-    with_own_records,
     with_records,
 )
 from avqa_llm.training.checkpoints import put_back
@@ -56,13 +55,10 @@ def connect(
     features = load_clips(recipe, place, config.features, rows, model)
     if before is None and recipe.base and recipe.base.records:
         _need_records(rows)
-    rows = with_records(model, rows, features)
-    if config.own_records:
-        rows = with_own_records(model, rows, features)
     train_connect(
         name,
         model,
-        rows,
+        with_records(model, rows, features),
         features,
         config,
         folder=place.work,
