@@ -179,7 +179,7 @@ def test_clips_without_a_modality_have_neither_its_tokens_nor_its_places(
     assert torch.isfinite(losses["loss"])
 
 
-def test_favoured_templates_are_drawn_more_often(model: AVQAModel, given: Features) -> None:
+def test_templates_without_weight_are_not_drawn(model: AVQAModel, given: Features) -> None:
     named = [replace(q, template=f"Template {n}") for n, q in enumerate(rows()[0].questions)]
     row, counts = replace(rows()[0], questions=tuple(named)), {}
     for favour in ({}, {"Template 1": 0.0}):
