@@ -66,7 +66,7 @@ def export(
         CheckpointError: `out` is not empty; the directory is incomplete or that of an omni model;
             nothing to merge, or no way to merge that was not chosen.
     """
-    from avqa_llm.model import read_config
+    from avqa_llm.model import config_text, read_config
     from avqa_llm.presets import find_model
 
     folder = find_model(model)
@@ -80,8 +80,7 @@ def export(
         else:
             config = _write_adapter(config, folder, aside, out)
         config = _write_parts(config, folder, aside)
-        text = json.dumps(config.to_json(), indent=2)
-        (aside / "avqa.json").write_text(text + "\n", encoding="utf-8")
+        (aside / "avqa.json").write_text(config_text(config.to_json()), encoding="utf-8")
         _write_card(folder, aside, merged=merge)
 
 

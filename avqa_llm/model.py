@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -28,6 +29,7 @@ from avqa_llm.calibrator import Calibration
 from avqa_llm.connectors import Layout
 from avqa_llm.encoders import PictureConfig, PictureEncoder, SoundConfig, SoundEncoder, Tokens
 from avqa_llm.errors import AVQAError, CheckpointError
+from avqa_llm.facts import HEADS, FactHeads
 from avqa_llm.llm import (
     ADAPTER,
     ADAPTER_CONFIG,
@@ -39,7 +41,7 @@ from avqa_llm.llm import (
     lora_targets,
 )
 from avqa_llm.media import Clip
-from avqa_llm.prompt import CLUE, PICTURE, SOUND, Prompt
+from avqa_llm.prompt import CLUE, PICTURE, SOUND, Prompt, spoken
 from avqa_llm.quiet import quiet_loading
 from avqa_llm.tokenbatch import TokenBatch
 
@@ -171,7 +173,12 @@ class AVQAModel(nn.Module):
             picture_layout=Layout(rate=picture.config.fps, grid=picture.config.grid),
         )
         self.bridge.fit_words(embeddings)
+        if config.bridge.facts:
+            self.bridge.tell_facts(_heads(sound), lambda text: table(self._ids(text)).mean(0))
         self.bridge.to(self.device)
+
+    def _ids(self, text: str) -> Tensor:
+        return torch.tensor(self.prompt.text(spoken(text)), device=self.device)
 
     @property
     def inner(self) -> Any:
@@ -277,8 +284,7 @@ class AVQAModel(nn.Module):
         state = {k: v.contiguous() for k, v in self.bridge.state_dict().items()}
         save_file(state, folder / f"{BRIDGE}.writing")
         os.replace(folder / f"{BRIDGE}.writing", folder / BRIDGE)
-        text = json.dumps(self.config.to_json(), indent=2)
-        (folder / f"{CONFIG}.writing").write_text(text + "\n")
+        (folder / f"{CONFIG}.writing").write_text(config_text(self.config.to_json()))
         os.replace(folder / f"{CONFIG}.writing", folder / CONFIG)
 
     def _save_adapter(self, folder: Path) -> None:
@@ -422,6 +428,12 @@ def read_config(folder: Path) -> ModelConfig:
     return ModelConfig.from_json(row, path)
 
 
+def config_text(row: dict[str, Any]) -> str:
+    """JSON for people: indented, but a list of numbers on one line. They are four in five bytes."""
+    text = json.dumps(row, indent=2)
+    return re.sub(r"\[\n[-+\d.,eE\s]+\]", lambda found: "".join(found[0].split()), text) + "\n"
+
+
 def located(source: str, folder: Path) -> str:
     """A relative directory that exists beside the model is meant before a hub name."""
     inside = folder / source
@@ -433,6 +445,21 @@ def widen_adapter(llm: Any) -> None:
     for name, parameter in llm.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()
+
+
+def _heads(sound: SoundEncoder) -> FactHeads:
+    """The heads that a bridge with facts needs."""
+    if sound.heads is None:
+        raise CheckpointError(
+            f"bridge.facts needs a sound encoder with heads, but {sound.config.source} has no"
+            f" {HEADS}: set bridge.facts to 0, or take one that `avqa train` has taught"
+        )
+    if sound.heads.weight.shape[1] != sound.width:
+        raise CheckpointError(
+            f"{HEADS} of {sound.config.source} is for tokens of {sound.heads.weight.shape[1]}"
+            f" numbers, the encoder's have {sound.width}: it is another encoder's"
+        )
+    return sound.heads
 
 
 def _encoders(config: ModelConfig, folder: Path) -> dict[str, Any]:

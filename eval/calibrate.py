@@ -11,7 +11,6 @@ Shapes: Q questions, S signs.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -199,7 +198,7 @@ def refuse_test(asked: Annotations) -> None:
 
 def save(folder: Path, calibration: Calibration | None) -> None:
     """Put a calibration into a model's `avqa.json`, or take it out; written aside, then renamed."""
-    from avqa_llm.model import CONFIG
+    from avqa_llm.model import CONFIG, config_text
 
     path = folder / CONFIG
     row = read_json(path)
@@ -207,7 +206,7 @@ def save(folder: Path, calibration: Calibration | None) -> None:
     if calibration is not None:
         row["calibration"] = calibration.to_json()
     aside = path.with_name(f"{CONFIG}.writing")
-    aside.write_text(json.dumps(row, indent=2) + "\n")
+    aside.write_text(config_text(row))
     os.replace(aside, path)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from avqa_llm.encoders.picture import PictureConfig, PictureEncoder
 from avqa_llm.encoders.sound import SoundConfig, SoundEncoder
 from avqa_llm.errors import CheckpointError
+from avqa_llm.facts import HEADS, FactHeads
 from avqa_llm.quiet import quiet_loading
 
 FILES = (
@@ -24,6 +25,7 @@ FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "model-*.safetensors",
+    HEADS,
 )
 """What is fetched from the hub."""
 
@@ -86,14 +88,15 @@ def load_sound_encoder(config: SoundConfig) -> SoundEncoder:
     """Load the audio model that `config.source` names, in float32 on the CPU.
 
     Raises:
-        CheckpointError: nothing there, not an audio model of a known kind, no safetensors, or
-            weights missing.
+        CheckpointError: nothing there, not an audio model of a known kind, no safetensors,
+            weights missing, or heads of facts that are damaged.
     """
     folder = find_checkpoint(config.source, config.revision)
     model = _load(folder, config.source, SOUND_CLASSES)
     known = _preparation(folder, "feature_extractor")
     foreign = ("feature_extractor_type", "processor_class", "image_processor_type")
-    return SoundEncoder(config, model, {k: v for k, v in known.items() if k not in foreign})
+    extractor = {k: v for k, v in known.items() if k not in foreign}
+    return SoundEncoder(config, model, extractor, FactHeads.load(folder))
 
 
 def prepared(config: PictureConfig, image_processor: dict[str, Any]) -> PictureConfig:

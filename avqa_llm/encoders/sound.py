@@ -30,6 +30,7 @@ from avqa_llm.encoders.sound_families import (
 )
 from avqa_llm.encoders.tokens import Tokens
 from avqa_llm.errors import CheckpointError
+from avqa_llm.facts import FactHeads
 from avqa_llm.media import Clip
 
 __all__ = [
@@ -70,7 +71,7 @@ class SoundEncoder(FrozenEncoder):
     """A frozen audio model with its preparation.
 
     `extractor` is the content of the checkpoint's preprocessor_config.json; what it leaves out
-    follows the model.
+    follows the model. `heads` say what the tokens hold, where the encoder was taught with some.
 
     Raises:
         CheckpointError: the model is of no known family.
@@ -79,9 +80,14 @@ class SoundEncoder(FrozenEncoder):
     config: SoundConfig
 
     def __init__(
-        self, config: SoundConfig, model: Any, extractor: dict[str, Any] | None = None
+        self,
+        config: SoundConfig,
+        model: Any,
+        extractor: dict[str, Any] | None = None,
+        heads: FactHeads | None = None,
     ) -> None:
         super().__init__(config, model)
+        self.heads = heads
         kind = model.config.model_type
         if kind not in SOUND_FAMILIES:
             known = ", ".join(SOUND_FAMILIES)

@@ -21,6 +21,11 @@ from avqa_llm.labels import INSTRUMENT_LABELS
 
 KINDS = {name: k for k, name in enumerate(INSTRUMENT_LABELS)}
 VOICE = len(KINDS)
+LEVEL_MID_DB, LEVEL_SPAN_DB, RATE_MID_HZ = -25.0, 9.0, 2.8
+"""Middle of the loudness grid and what is half of it, and middle of the rhythm grid."""
+STEPS = 5
+SCALES = {"level": ("l", 2.0), "rate": ("r", (STEPS - 1) / np.log(7.0))}
+"""How the record writes them: letter of the steps, and steps in one unit of `sound_targets`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,8 +114,8 @@ def sound_targets(scene: dict[str, Any], times: np.ndarray) -> dict[str, np.ndar
         k = KINDS[player["instrument"]]
         on = (times >= player["start_s"]) & (times < player["end_s"])
         active[on, k] += 1
-        facts["level"][on, k] = (player["level_db"] + 25) / 9
-        facts["rate"][on, k] = np.log(player["rate_hz"] / 2.8)
+        facts["level"][on, k] = (player["level_db"] - LEVEL_MID_DB) / LEVEL_SPAN_DB
+        facts["rate"][on, k] = np.log(player["rate_hz"] / RATE_MID_HZ)
         facts["pan"][on, k] = player["pan"]
     for values in facts.values():
         values[active[:, :-1] != 1] = np.nan

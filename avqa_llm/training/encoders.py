@@ -2,7 +2,8 @@
 
 The picture encoder learns which instrument stands in which column and whether it moves; the
 sound encoder which instruments sound at each tenth of a second, how loud, how fast and from
-where. The heads are thrown away afterwards and the encoders are frozen.
+where. Then the encoders are frozen. Of the heads, those that say which instruments sound, how loud
+and how fast are kept beside the sound encoder (`avqa_llm.facts`); the others are thrown away.
 
 Legend: B clips, P moments, R rows, Q columns, T sound tokens, K instruments, D features.
 """
@@ -20,8 +21,12 @@ from torch.nn import functional
 
 from avqa_llm.encoders import PictureConfig, PictureEncoder, SoundConfig, SoundEncoder
 from avqa_llm.encoders.sound import N_MELS, WINDOW_S
+from avqa_llm.facts import FactHeads
 from avqa_llm.labels import INSTRUMENT_LABELS
 from avqa_llm.training.bandstand import (
+    KINDS,
+    SCALES,
+    STEPS,
     picture_targets,
     read_shard,
     read_truth,
@@ -72,7 +77,7 @@ class PictureTagger(nn.Module):
 
 
 class SoundTagger(nn.Module):
-    """The sound encoder with its throw-away heads."""
+    """The sound encoder with its heads."""
 
     def __init__(self, config: EncodersConfig) -> None:
         super().__init__()
@@ -82,6 +87,22 @@ class SoundTagger(nn.Module):
         self.active = nn.Linear(config.hidden, N_KINDS + 1)
         self.several = nn.Linear(config.hidden, N_KINDS)
         self.facts = nn.Linear(config.hidden, 3 * N_KINDS)
+
+    def heads(self) -> FactHeads:
+        """Those that are kept, with their values in steps of the record."""
+        weights, biases = [self.active.weight[:N_KINDS]], [self.active.bias[:N_KINDS]]
+        values = zip(self.facts.weight.split(N_KINDS), self.facts.bias.split(N_KINDS), strict=True)
+        for (_, unit), (weight, bias) in zip(SCALES.values(), values, strict=False):
+            weights.append(weight * unit)
+            biases.append(bias * unit + (STEPS - 1) / 2)
+        return FactHeads(
+            weight=torch.cat(weights).detach().cpu(),
+            bias=torch.cat(biases).detach().cpu(),
+            kinds=tuple(KINDS),
+            scales=tuple(
+                tuple(f"{letter}{n}" for n in range(STEPS)) for letter, _ in SCALES.values()
+            ),
+        )
 
 
 def _vit(config: EncodersConfig, layers: int, shape: dict[str, Any]) -> nn.Module:
@@ -236,6 +257,7 @@ def train_sound(config: EncodersConfig, *, data: Path, folder: Path, resume: boo
     batch_at = _batches(set_, config.sound)
     fit("sound", tagger, batch_at, config.sound, folder=folder, resume=resume, loss=loss)
     tagger.sound.model.save_pretrained(folder / "sound")
+    tagger.heads().save(folder / "sound")
 
 
 def _batches(set_: PictureData | SoundData, loop: LoopConfig) -> BatchAt:
