@@ -2,7 +2,6 @@
 
     tokens of a modality ──reader──▶ keys ──connector──▶ timeline (does not know the question)
                                       └──clue aggregator(question)──▶ clues
-    tokens of the sound ──facts──▶ words, after the sound's timeline
 
 The recipe chooses the connector (`CONNECTORS`), how the modalities meet (`FUSIONS`), and whether
 there are clues and whether they see the question. Everything leaves at the language model's
@@ -14,7 +13,6 @@ E language model width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -23,7 +21,6 @@ from torch import Tensor, nn
 from avqa_llm.aggregator import ClueAggregator, Clues, NoClues
 from avqa_llm.connectors import CONNECTORS, ConnectorShape, Layout
 from avqa_llm.errors import RecipeError
-from avqa_llm.facts import FactHeads, Facts
 from avqa_llm.fusion import FUSIONS, ORDERS, Fusion, Stream
 from avqa_llm.reader import TokenReader
 from avqa_llm.tokenbatch import TokenBatch
@@ -70,9 +67,6 @@ class BridgeConfig:
     """Clue tokens for each modality; 0: no clue stage."""
     gated: bool = False
     """Whether clues multiply what they have found by what they look for (`GatedFeedForward`)."""
-    facts: int = 0
-    """Kinds of sound that are told in words (`avqa_llm.facts`), for a sound encoder that has heads
-    for that."""
 
     def __post_init__(self) -> None:
         known = {"connector": [*CONNECTORS], "fusion": [*FUSIONS], "fusion_order": [*ORDERS]}
@@ -85,7 +79,7 @@ class BridgeConfig:
                 " in the language model only; leave fusion_order out"
             )
         least = dict.fromkeys(("sound_per_second", "picture_per_second", "picture_bands"), 1)
-        least |= dict.fromkeys(("clues", "facts", "qformer_layers", "reader_layers"), 0)
+        least |= dict.fromkeys(("clues", "qformer_layers", "reader_layers"), 0)
         least |= {"clue_layers": 1} if self.clues else {}
         for name, limit in least.items():
             if getattr(self, name) < limit:
@@ -100,7 +94,7 @@ class ClipKeys:
     """Keys (B, N, D) and which of them are there (B, N)."""
     picture: tuple[Tensor, Tensor]
     sound_BQE: Tensor
-    """The timeline, ready for the language model, and the facts after it."""
+    """The timeline, ready for the language model."""
     picture_BQE: Tensor
     sound_there_BQ: Tensor
     """False past the end of a clip, and everywhere where the modality is missing."""
@@ -152,16 +146,11 @@ class Bridge(nn.Module):
         self.gain = nn.Parameter(torch.ones(len(names)))
         self.register_buffer("word_mean", torch.zeros(llm_width))
         self.register_buffer("word_std", torch.ones(()))
-        self.facts: Facts | None = None
         kind = FUSIONS[config.fusion]
         self.fusion = None if kind is None else Fusion(kind, *shape, config.ratio)
 
     word_mean: Tensor
     word_std: Tensor
-
-    def sound_tokens(self, seconds: int) -> int:
-        """How many soft tokens tell of the sound of a clip of so many seconds."""
-        return self.config.sound_per_second * seconds + (self.facts.tokens if self.facts else 0)
 
     def compiled_parts(self) -> list[nn.Module]:
         """What is worth compiling: parts whose shapes do not depend on the clips' seconds."""
@@ -176,10 +165,6 @@ class Bridge(nn.Module):
         words_VE = embeddings_VE.float().to(self.word_mean.device)
         self.word_mean.copy_(words_VE.mean(0))
         self.word_std.copy_((words_VE - self.word_mean).std())
-
-    def tell_facts(self, heads: FactHeads, word: Callable[[str], Tensor]) -> None:
-        """Say from now on what these heads find in the sound; `word`: the embedding of a word."""
-        self.facts = Facts(heads, self.config.facts, word)
 
     def forward(self, sound: TokenBatch, picture: TokenBatch, seconds_B: Tensor) -> ClipKeys:
         """Read clips: keys for the aggregator, timelines for the language model."""
@@ -198,17 +183,11 @@ class Bridge(nn.Module):
                 Stream.timeline(line_p, there_p, self.config.picture_per_second),
             )
             line_s, line_p = self.fusion(lines, tokens if self.fusion.from_tokens else lines)
-        sound_BQE, picture_BQE = self._leave(line_s, 0), self._leave(line_p, 1)
-        if self.facts is not None:
-            told = self.facts(sound.values_BND, sound.there_BN, self.word_mean)
-            sound_BQE = torch.cat([sound_BQE, told], dim=1)
-            heard = sound.there_BN.any(1, keepdim=True).expand(-1, told.shape[1])
-            there_s = torch.cat([there_s, heard], dim=1)
         return ClipKeys(
             sound=(keys_s, sound.there_BN),
             picture=(keys_p, picture.there_BN),
-            sound_BQE=sound_BQE,
-            picture_BQE=picture_BQE,
+            sound_BQE=self._leave(line_s, 0),
+            picture_BQE=self._leave(line_p, 1),
             sound_there_BQ=there_s,
             picture_there_BQ=there_p,
         )

@@ -23,6 +23,7 @@ from avqa_llm.calibrator import log_odds, signs_of
 from avqa_llm.clock import hurried, merged, pace_of
 from avqa_llm.encoders.cache import FeatureCache
 from avqa_llm.encoders.store import FeatureStore
+from avqa_llm.encoders.tags import Tags, corrected, tags_of
 from avqa_llm.encoding import ClipEncoder
 from avqa_llm.evidence import picture_evidence, sound_evidence
 from avqa_llm.folders import user_cache
@@ -93,6 +94,7 @@ class Engine:
         self.encoder = ClipEncoder(model, cache, features)
         self.longest_s = model.config.world.longest_s if paced else 0.0
         self.labels = LABELS
+        self._heads = model.sound.heads if model.config.tagged else None
         self._label_ids = [model.prompt.text(spoken(label)) for label in LABELS]
 
     # -- reading ---------------------------------------------------------------------------
@@ -131,7 +133,9 @@ class Engine:
         soft, exists, _ = model.clues(keys, [prompt.events] * len(clips))
         embeds = [self._prefix(keys, soft, exists, n) for n in range(len(clips))]
         bridged = time.perf_counter()
-        context, written = self._watch(embeds)
+        heads = self._heads
+        tags = None if heads is None else [tags_of(clip.sound, heads) for clip in clips]
+        context, written = self._watch(embeds, tags)
         texts = tuple(prompt.tokenizer.decode(ids).strip() for ids in written.ids)
         timing = {"bridge": bridged - started, "record": time.perf_counter() - bridged}
         return Reading(
@@ -266,9 +270,19 @@ class Engine:
 
     # -- the language model ----------------------------------------------------------------
 
-    def _watch(self, embeds: Sequence[Tensor]) -> tuple[Any, Written]:
-        """Read the starts (L, E) of clips and write their records: what was read, and written."""
+    def _watch(self, embeds: Sequence[Tensor], tags: Sequence[Tags] | None) -> tuple[Any, Written]:
+        """Read the starts (L, E) of clips and write their records: what was read, and written.
+
+        `tags` of the clips put the records right, where there are some.
+        """
         raise NotImplementedError
+
+    def _corrected(self, written: Written, tags: Sequence[Tags]) -> Written:
+        """What was written, put right; it was as sure of it as it was."""
+        prompt = self.model.prompt
+        texts = [prompt.tokenizer.decode(ids).strip() for ids in written.ids]
+        right = [prompt.text(corrected(*both)) for both in zip(texts, tags, strict=True)]
+        return replace(written, ids=right)
 
     def _outcomes(
         self,
@@ -391,13 +405,22 @@ class LocalEngine(Engine):
         store = None if features is None else FeatureStore(features)
         return cls(AVQAModel.from_pretrained(find_model(model)), cache=kept, features=store)
 
-    def _watch(self, embeds: Sequence[Tensor]) -> tuple[Context, Written]:
+    def _watch(
+        self, embeds: Sequence[Tensor], tags: Sequence[Tags] | None
+    ) -> tuple[Context, Written]:
         context, logits = read(self.decoder, embeds)
         if not self.model.config.records:
             return context, Written([[] for _ in embeds], [[] for _ in embeds])
-        stops = set(self.model.prompt.eos)
-        written, _, parts = greedy(self.decoder, context, logits, stops=stops, limit=RECORD_LIMIT)
-        return parts.whole(), written
+        eos = self.model.prompt.eos
+        before = None if tags is None else context.rows(torch.arange(len(embeds)))
+        written, _, parts = greedy(
+            self.decoder, context, logits, stops=set(eos), limit=RECORD_LIMIT
+        )
+        if before is None or tags is None:
+            return parts.whole(), written
+        written = self._corrected(written, tags)
+        ids = [torch.tensor(ids + eos, device=self.decoder.device) for ids in written.ids]
+        return read(self.decoder, [self.decoder.embed(one) for one in ids], before)[0], written
 
     def _outcomes(
         self,

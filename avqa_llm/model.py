@@ -28,8 +28,8 @@ from avqa_llm.bridge import Bridge, BridgeConfig, ClipKeys
 from avqa_llm.calibrator import Calibration
 from avqa_llm.connectors import Layout
 from avqa_llm.encoders import PictureConfig, PictureEncoder, SoundConfig, SoundEncoder, Tokens
+from avqa_llm.encoders.tags import HEADS
 from avqa_llm.errors import AVQAError, CheckpointError
-from avqa_llm.facts import HEADS, FactHeads
 from avqa_llm.llm import (
     ADAPTER,
     ADAPTER_CONFIG,
@@ -41,7 +41,7 @@ from avqa_llm.llm import (
     lora_targets,
 )
 from avqa_llm.media import Clip
-from avqa_llm.prompt import CLUE, PICTURE, SOUND, Prompt, spoken
+from avqa_llm.prompt import CLUE, PICTURE, SOUND, Prompt
 from avqa_llm.quiet import quiet_loading
 from avqa_llm.tokenbatch import TokenBatch
 
@@ -89,6 +89,8 @@ class ModelConfig:
     lora: LoraSettings = field(default_factory=LoraSettings)
     records: bool = True
     """Whether the model was taught to write an event record before it answers."""
+    tagged: bool = False
+    """Whether values of the record are put right by tags of the sound: `avqa_llm.encoders.tags`."""
     world: World = field(default_factory=World)
     calibration: Calibration | None = None
     """How sure answers really are; None: what they are given their steps."""
@@ -158,6 +160,11 @@ class AVQAModel(nn.Module):
     ) -> None:
         """`llm` is a peft model around a causal language model."""
         super().__init__()
+        if config.tagged and sound.heads is None:
+            raise CheckpointError(
+                f"tagged: the sound encoder {sound.config.source} has no {HEADS}: leave `tagged`"
+                " out, or take one that `avqa train` has taught"
+            )
         self.config = config
         self.picture, self.sound, self.llm = picture, sound, llm
         self.prompt = Prompt(tokenizer)
@@ -173,12 +180,7 @@ class AVQAModel(nn.Module):
             picture_layout=Layout(rate=picture.config.fps, grid=picture.config.grid),
         )
         self.bridge.fit_words(embeddings)
-        if config.bridge.facts:
-            self.bridge.tell_facts(_heads(sound), lambda text: table(self._ids(text)).mean(0))
         self.bridge.to(self.device)
-
-    def _ids(self, text: str) -> Tensor:
-        return torch.tensor(self.prompt.text(spoken(text)), device=self.device)
 
     @property
     def inner(self) -> Any:
@@ -445,21 +447,6 @@ def widen_adapter(llm: Any) -> None:
     for name, parameter in llm.named_parameters():
         if "lora_" in name:
             parameter.data = parameter.data.float()
-
-
-def _heads(sound: SoundEncoder) -> FactHeads:
-    """The heads that a bridge with facts needs."""
-    if sound.heads is None:
-        raise CheckpointError(
-            f"bridge.facts needs a sound encoder with heads, but {sound.config.source} has no"
-            f" {HEADS}: set bridge.facts to 0, or take one that `avqa train` has taught"
-        )
-    if sound.heads.weight.shape[1] != sound.width:
-        raise CheckpointError(
-            f"{HEADS} of {sound.config.source} is for tokens of {sound.heads.weight.shape[1]}"
-            f" numbers, the encoder's have {sound.width}: it is another encoder's"
-        )
-    return sound.heads
 
 
 def _encoders(config: ModelConfig, folder: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from torch import Tensor
 from avqa_llm import engine as local
 from avqa_llm.encoders.cache import FeatureCache
 from avqa_llm.encoders.store import FeatureStore
+from avqa_llm.encoders.tags import Tags
 from avqa_llm.engine import Engine, Outcome, Reading
 from avqa_llm.errors import AVQAError
 from avqa_llm.generation import Written
@@ -101,12 +102,19 @@ class VLLMEngine(Engine):
 
     # -- what the language model does --------------------------------------------------------
 
-    def _watch(self, embeds: Sequence[Tensor]) -> tuple[list[Tensor], Written]:
+    def _watch(
+        self, embeds: Sequence[Tensor], tags: Sequence[Tags] | None
+    ) -> tuple[list[Tensor], Written]:
         if not self.model.config.records:
             return list(embeds), Written([[] for _ in embeds], [[] for _ in embeds])
         said = self.client.complete_all([self._wish(one, local.RECORD_LIMIT) for one in embeds])
-        grown = [self._with(*both) for both in zip(embeds, (one.ids for one in said), strict=True)]
-        return grown, _written(said, set(self._eos))
+        written = _written(said, set(self._eos))
+        if tags is None:
+            ids = [[*one.ids] for one in said]
+        else:
+            written = self._corrected(written, tags)
+            ids = [one + list(self._eos) for one in written.ids]
+        return [self._with(*both) for both in zip(embeds, ids, strict=True)], written
 
     def _outcomes(
         self,

@@ -66,8 +66,9 @@ class Plain(nn.Module):
         texts, learned, words = [], [], []
         for row, number in zip((rows[n] for n in chosen), asked, strict=True):
             one = row.questions[number]
-            n_sound = model.bridge.sound_tokens(whole)
-            head = prompt.clip(n_sound, shape.picture_per_second * whole, clues)
+            head = prompt.clip(
+                shape.sound_per_second * whole, shape.picture_per_second * whole, clues
+            )
             head += prompt.record(row.record) + prompt.question(one.question, clues)
             answer = prompt.answer(one.steps, one.answer)
             texts.append(head + answer)

@@ -22,7 +22,7 @@ from avqa_llm.bridge import ClipKeys
 from avqa_llm.encoders import Tokens
 from avqa_llm.errors import AVQAError, CheckpointError
 from avqa_llm.media import Clip
-from avqa_llm.model import AVQAModel, ClipTokens
+from avqa_llm.model import AVQAModel, ClipTokens, config_text
 from avqa_llm.prompt import CLUE, SOUND
 from tests.model_parts import (
     BRIDGE,
@@ -322,6 +322,14 @@ def test_the_adapter_loads_in_plain_peft(kept: Kept) -> None:
     adapted = PeftModel.from_pretrained(base, str(folder)).eval()(ids).logits
     assert torch.equal(adapted, model.llm(ids).logits)
     assert apart(adapted, plain) > SEEN
+
+
+def test_numbers_of_a_list_share_a_line_and_nothing_else_changes() -> None:
+    row = {"mean": [1.5, -2e-05, 3], "names": ["[1, 2]", "a"], "none": [], "in": {"x": [0.25]}}
+    text = config_text(row)
+    assert json.loads(text) == row
+    assert '"mean": [1.5,-2e-05,3],\n' in text
+    assert '"names": [\n' in text
 
 
 def test_saving_leaves_other_files_alone(kept: Kept, tmp_path: Path) -> None:

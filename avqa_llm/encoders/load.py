@@ -14,8 +14,8 @@ from typing import Any
 
 from avqa_llm.encoders.picture import PictureConfig, PictureEncoder
 from avqa_llm.encoders.sound import SoundConfig, SoundEncoder
+from avqa_llm.encoders.tags import HEADS, TagHeads
 from avqa_llm.errors import CheckpointError
-from avqa_llm.facts import HEADS, FactHeads
 from avqa_llm.quiet import quiet_loading
 
 FILES = (
@@ -89,14 +89,14 @@ def load_sound_encoder(config: SoundConfig) -> SoundEncoder:
 
     Raises:
         CheckpointError: nothing there, not an audio model of a known kind, no safetensors,
-            weights missing, or heads of facts that are damaged.
+            weights missing, or damaged tags.
     """
     folder = find_checkpoint(config.source, config.revision)
     model = _load(folder, config.source, SOUND_CLASSES)
     known = _preparation(folder, "feature_extractor")
     foreign = ("feature_extractor_type", "processor_class", "image_processor_type")
     extractor = {k: v for k, v in known.items() if k not in foreign}
-    return SoundEncoder(config, model, extractor, FactHeads.load(folder))
+    return SoundEncoder(config, model, extractor, TagHeads.load(folder))
 
 
 def prepared(config: PictureConfig, image_processor: dict[str, Any]) -> PictureConfig:

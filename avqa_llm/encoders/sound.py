@@ -28,9 +28,9 @@ from avqa_llm.encoders.sound_families import (
     _encode_spectrogram,
     log_mel,
 )
+from avqa_llm.encoders.tags import TagHeads
 from avqa_llm.encoders.tokens import Tokens
 from avqa_llm.errors import CheckpointError
-from avqa_llm.facts import FactHeads
 from avqa_llm.media import Clip
 
 __all__ = [
@@ -84,7 +84,7 @@ class SoundEncoder(FrozenEncoder):
         config: SoundConfig,
         model: Any,
         extractor: dict[str, Any] | None = None,
-        heads: FactHeads | None = None,
+        heads: TagHeads | None = None,
     ) -> None:
         super().__init__(config, model)
         self.heads = heads

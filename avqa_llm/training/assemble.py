@@ -69,7 +69,11 @@ def load_stage_model(recipe: Recipe, place: Place, before: str | None) -> AVQAMo
 
 def model_config(recipe: Recipe) -> ModelConfig:
     """What a model with a new bridge and a new adapter is made of."""
-    shape: dict[str, Any] = {"bridge": recipe.bridge, "lora": recipe.lora}
+    shape: dict[str, Any] = {
+        "bridge": recipe.bridge,
+        "lora": recipe.lora,
+        "tagged": recipe.tagged,
+    }
     if recipe.base is None:
         return ModelConfig(picture=PICTURE, sound=SOUND, llm="llm", **shape)
     base = recipe.base

@@ -3,7 +3,7 @@
 The picture encoder learns which instrument stands in which column and whether it moves; the
 sound encoder which instruments sound at each tenth of a second, how loud, how fast and from
 where. Then the encoders are frozen. Of the heads, those that say which instruments sound, how loud
-and how fast are kept beside the sound encoder (`avqa_llm.facts`); the others are thrown away.
+and how fast are kept beside the sound encoder (`avqa_llm.encoders.tags`), the others thrown away.
 
 Legend: B clips, P moments, R rows, Q columns, T sound tokens, K instruments, D features.
 """
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from avqa_llm.encoders import PictureConfig, PictureEncoder, SoundConfig, SoundEncoder
 from avqa_llm.encoders.sound import N_MELS, WINDOW_S
-from avqa_llm.facts import FactHeads
+from avqa_llm.encoders.tags import TagHeads
 from avqa_llm.labels import INSTRUMENT_LABELS
 from avqa_llm.training.bandstand import (
     KINDS,
@@ -88,14 +88,14 @@ class SoundTagger(nn.Module):
         self.several = nn.Linear(config.hidden, N_KINDS)
         self.facts = nn.Linear(config.hidden, 3 * N_KINDS)
 
-    def heads(self) -> FactHeads:
+    def heads(self) -> TagHeads:
         """Those that are kept, with their values in steps of the record."""
         weights, biases = [self.active.weight[:N_KINDS]], [self.active.bias[:N_KINDS]]
         values = zip(self.facts.weight.split(N_KINDS), self.facts.bias.split(N_KINDS), strict=True)
         for (_, unit), (weight, bias) in zip(SCALES.values(), values, strict=False):
             weights.append(weight * unit)
             biases.append(bias * unit + (STEPS - 1) / 2)
-        return FactHeads(
+        return TagHeads(
             weight=torch.cat(weights).detach().cpu(),
             bias=torch.cat(biases).detach().cpu(),
             kinds=tuple(KINDS),

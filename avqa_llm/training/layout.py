@@ -200,7 +200,7 @@ def clip_ids(model: AVQAModel, timeline: int, *, deaf: bool, blind: bool) -> tup
     """The ids of a clip of so many seconds up to its record, and how many clues a question has."""
     shape = model.config.bridge
     n_clues = shape.clues * (2 - deaf - blind)
-    n_sound = 0 if deaf else model.bridge.sound_tokens(timeline)
+    n_sound = 0 if deaf else shape.sound_per_second * timeline
     n_picture = 0 if blind else shape.picture_per_second * timeline
     return model.prompt.clip(n_sound, n_picture, n_clues), n_clues
 

@@ -68,9 +68,8 @@ class Naming(nn.Module):
             return keys.sound_BQE.new_zeros(())
         words_KE = _words(model, [model.prompt.text(spoken(name)) for name in names])
         shape, total, sides = model.config.bridge, keys.sound_BQE.new_zeros(()), 0
-        line = keys.sound_BQE.shape[1] - model.bridge.sound_tokens(0)  # without the facts
         for soft_BQE, there_BQ, truth in (
-            (keys.sound_BQE[:, :line], keys.sound_there_BQ[:, :line], sounding),
+            (keys.sound_BQE, keys.sound_there_BQ, sounding),
             (keys.picture_BQE, keys.picture_there_BQ, standing),
         ):
             if not there_BQ.any():

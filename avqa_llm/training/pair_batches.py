@@ -181,8 +181,8 @@ def lay_out(
     """
     prompt, shape, (heard, seen) = model.prompt, model.config.bridge, there
     n_clues = shape.clues * (heard + seen)
-    n_sound = model.bridge.sound_tokens(seconds) * heard
-    head = prompt.clip(n_sound, shape.picture_per_second * seconds * seen, n_clues)
+    counts = (shape.sound_per_second * heard, shape.picture_per_second * seen)
+    head = prompt.clip(counts[0] * seconds, counts[1] * seconds, n_clues)
     prefix = Piece.of(head + ([] if record is None else prompt.record(record)), [])
     blocks: list[Piece] = []
     for pair in pairs:

@@ -41,8 +41,6 @@ BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "int8": 1.0, "nf4": 0.
 TRAINED = 16
 """Bytes of a trained weight: itself, its gradient and two moments, all float32."""
 USUAL_TOKENS, RECORD_TOKENS = 300, 60
-FACT_WORDS = 3
-"""For each kind of sound that is told: its name, loudness and rhythm."""
 PROBED = 20
 """Files whose length is looked at."""
 UTILISED = 0.3
@@ -215,7 +213,6 @@ class Sizes:
         shape = recipe.bridge if recipe.base else self.bridge_config
         each = 2 * shape.clues + 10 + 1.5 * sum(words) / max(len(words), 1)
         soft = seconds * (shape.sound_per_second + shape.picture_per_second) + 2 * shape.clues
-        soft += FACT_WORDS * shape.facts
         return round(soft + RECORD_TOKENS * self.records + 10 + asked * each)
 
     def costs(self, recipe: Recipe, stage: ConnectConfig, rows: Sequence[ClipRow]) -> Iterator[str]:

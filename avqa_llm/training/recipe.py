@@ -97,6 +97,9 @@ class Recipe:
     """Folder of the clips, where rows name media files."""
     bridge: BridgeConfig = dataclasses.field(default_factory=BridgeConfig)
     lora: LoraSettings = dataclasses.field(default_factory=LoraSettings)
+    tagged: bool = False
+    """Whether values of the record are put right by tags, which the sound encoder must have; a
+    `start` model does as it did."""
     align: AlignConfig | None = None
     instruct: ConnectConfig | None = None
     prefer: PreferConfig | None = None
