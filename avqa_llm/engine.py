@@ -17,15 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from avqa_llm.answer import Alternative, Answer, Consumed, Evidence
+from avqa_llm.answer import Alternative, Answer
 from avqa_llm.bridge import ClipKeys
 from avqa_llm.calibrator import log_odds, signs_of
 from avqa_llm.clock import hurried, merged, pace_of
 from avqa_llm.encoders.cache import FeatureCache
 from avqa_llm.encoders.store import FeatureStore
-from avqa_llm.encoders.tags import Tags, corrected, tags_of
+from avqa_llm.encoders.tags import Tags, tags_of
 from avqa_llm.encoding import ClipEncoder
-from avqa_llm.evidence import picture_evidence, sound_evidence
+from avqa_llm.evidence import cited, reached
 from avqa_llm.folders import user_cache
 from avqa_llm.generation import Context, Decoder, Written, greedy, joined, rank, read
 from avqa_llm.labels import LABELS, to_label
@@ -36,6 +36,7 @@ from avqa_llm.presets import find_model
 from avqa_llm.prompt import CLUE, PICTURE, SOUND, Turn, spoken
 from avqa_llm.questions import Questions
 from avqa_llm.session import Session, finished, warnings_about
+from avqa_llm.values import corrected, quoted
 
 __all__ = ["Engine", "LocalEngine", "Reading", "Session", "cache_folder", "load_engine"]
 
@@ -257,7 +258,7 @@ class Engine:
                 label=outcome.label,
                 probability=round(outcome.probability, 4),
                 alternatives=outcome.others,
-                evidence=_cited(questions, reading, n) if evidence else (),
+                evidence=cited(questions, reading, n) if evidence else (),
                 consumed=given[clip],
                 steps=outcome.steps,
                 record=reading.records[clip],
@@ -283,6 +284,16 @@ class Engine:
         texts = [prompt.tokenizer.decode(ids).strip() for ids in written.ids]
         right = [prompt.text(corrected(*both)) for both in zip(texts, tags, strict=True)]
         return replace(written, ids=right)
+
+    def _misquoted(self, steps: Written, records: Sequence[str]) -> dict[int, list[int]]:
+        """Rows whose steps quote their record wrongly, with the ids of what they should say."""
+        prompt, found = self.model.prompt, {}
+        if self.model.config.tagged:
+            for n, (ids, record) in enumerate(zip(steps.ids, records, strict=True)):
+                text = prompt.tokenizer.decode(ids).strip()
+                if (right := quoted(text, record)) != text:
+                    found[n] = prompt.text(right)
+        return found
 
     def _outcomes(
         self,
@@ -419,8 +430,12 @@ class LocalEngine(Engine):
         if before is None or tags is None:
             return parts.whole(), written
         written = self._corrected(written, tags)
-        ids = [torch.tensor(ids + eos, device=self.decoder.device) for ids in written.ids]
-        return read(self.decoder, [self.decoder.embed(one) for one in ids], before)[0], written
+        return self._told(before, [ids + eos for ids in written.ids])[0], written
+
+    def _told(self, context: Context, ids: Sequence[list[int]]) -> tuple[Context, Tensor]:
+        """Let it read words that it did not write; see `generation.read`."""
+        words = (torch.tensor(row, device=self.decoder.device) for row in ids)
+        return read(self.decoder, [self.decoder.embed(row) for row in words], context)
 
     def _outcomes(
         self,
@@ -439,6 +454,13 @@ class LocalEngine(Engine):
             return self._said(said, before)
         stops.add(prompt.steps_end[-1])
         steps, logits, parts = greedy(self.decoder, context, logits, stops=stops, limit=STEPS_LIMIT)
+        records = [reading.records[questions.clips[n]] for n in numbers]
+        if right := self._misquoted(steps, records):
+            steps = replace(steps, ids=[right.get(n, ids) for n, ids in enumerate(steps.ids)])
+            context, _ = self._begin(reading, questions, [numbers[n] for n in right])
+            context, again = self._told(context, [i + prompt.steps_end for i in right.values()])
+            rows = torch.tensor([*right], device=logits.device)
+            logits[rows], parts = again, parts.with_rows(rows, context)
         scores = rank(self.decoder, parts, logits, self._texts(offered)).cpu()
         return self._judged(scores, steps, before, offered, runners_up)
 
@@ -473,24 +495,3 @@ def load_engine(model: str | Path, *, cache: bool = False, features: Path | None
 def cache_folder() -> Path:
     """Where encoder tokens are kept."""
     return user_cache() / "features"
-
-
-def reached(reading: Reading, clip: int) -> Consumed:
-    """What of a clip of a reading reached the language model."""
-    keys, tokens = reading.keys, reading.tokens[clip]
-    sound, picture = bool(keys.sound_there_BQ[clip].any()), bool(keys.picture_there_BQ[clip].any())
-    return Consumed(
-        sound=sound,
-        picture=picture,
-        sound_tokens=tokens.sound.n if sound else 0,
-        picture_tokens=tokens.picture.n if picture else 0,
-    )
-
-
-def _cited(questions: Questions, reading: Reading, n: int) -> tuple[Evidence, ...]:
-    tokens = reading.tokens[questions.clips[n]]
-    pace = reading.paces[questions.clips[n]]
-    weights_N = questions.sound_weights_BN[n, : tokens.sound.n]
-    heard = sound_evidence(tokens.sound, weights_N, pace=pace)
-    seen = picture_evidence(tokens.picture, questions.picture_weights_BN[n, : tokens.picture.n])
-    return (*heard, *seen)

@@ -10,11 +10,17 @@ Legend: N tokens.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from avqa_llm.answer import Evidence
+from avqa_llm.answer import Consumed, Evidence
 from avqa_llm.encoders import Tokens
+
+if TYPE_CHECKING:
+    from avqa_llm.engine import Reading
+    from avqa_llm.questions import Questions
 
 SPAN_S = 1.0
 """Sound is cited in spans of this length."""
@@ -104,3 +110,25 @@ def covered(tokens: Tokens, evidence: list[Evidence]) -> Tensor:
             hit = hit & (x >= left) & (x < right) & (y >= top) & (y < bottom)
         inside |= hit
     return inside
+
+
+def reached(reading: Reading, clip: int) -> Consumed:
+    """What of a clip of a reading reached the language model."""
+    keys, tokens = reading.keys, reading.tokens[clip]
+    sound, picture = bool(keys.sound_there_BQ[clip].any()), bool(keys.picture_there_BQ[clip].any())
+    return Consumed(
+        sound=sound,
+        picture=picture,
+        sound_tokens=tokens.sound.n if sound else 0,
+        picture_tokens=tokens.picture.n if picture else 0,
+    )
+
+
+def cited(questions: Questions, reading: Reading, n: int) -> tuple[Evidence, ...]:
+    """Where the clues of a question looked."""
+    tokens = reading.tokens[questions.clips[n]]
+    pace = reading.paces[questions.clips[n]]
+    weights_N = questions.sound_weights_BN[n, : tokens.sound.n]
+    heard = sound_evidence(tokens.sound, weights_N, pace=pace)
+    seen = picture_evidence(tokens.picture, questions.picture_weights_BN[n, : tokens.picture.n])
+    return (*heard, *seen)

@@ -110,6 +110,13 @@ class Parts:
         rows = torch.arange(len(lengths_B), device=lengths_B.device)
         return cls([context], torch.zeros_like(rows), rows)
 
+    def with_rows(self, index: Tensor, context: Context) -> Parts:
+        """The same, but that chosen rows are now those of another context, in order."""
+        context_B, row_B = self.context_B.clone(), self.row_B.clone()
+        context_B[index] = len(self.contexts)
+        row_B[index] = torch.arange(len(index), device=index.device)
+        return Parts([*self.contexts, context], context_B, row_B)
+
     def pick(self, index: Tensor) -> tuple[Context, Tensor]:
         """A copy of chosen rows in an order of its own, and that order of `index`."""
         context_B, row_B = self.context_B[index], self.row_B[index]

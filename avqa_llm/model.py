@@ -90,7 +90,8 @@ class ModelConfig:
     records: bool = True
     """Whether the model was taught to write an event record before it answers."""
     tagged: bool = False
-    """Whether values of the record are put right by tags of the sound: `avqa_llm.encoders.tags`."""
+    """Whether values of the record are put right by tags of the sound, and those of steps by the
+    record: `avqa_llm.values`."""
     world: World = field(default_factory=World)
     calibration: Calibration | None = None
     """How sure answers really are; None: what they are given their steps."""

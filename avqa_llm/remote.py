@@ -135,6 +135,12 @@ class VLLMEngine(Engine):
             for embeds, own in zip(prompts, texts, strict=True)
         ]
         steps = self._steps(rows)
+        records = [reading.records[questions.clips[n]] for n in numbers]
+        if right := self._misquoted(steps, records):
+            steps = replace(steps, ids=[right.get(n, ids) for n, ids in enumerate(steps.ids)])
+            for n, ids in right.items():
+                rows[n].embeds_LE = self._with(prompts[n], ids + self.model.prompt.steps_end)
+                rows[n].tree = LabelTree(texts[n], keep=1 + runners_up)
         self._grow(rows)
         scores = torch.full((len(rows), max(map(len, texts))), -torch.inf)
         for n, row in enumerate(rows):

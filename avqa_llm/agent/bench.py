@@ -269,7 +269,8 @@ class Bench:
         """What of the clip reached the model for its record; None where an engine does not say."""
         if self.answers:
             return self.answers[-1].consumed
-        from avqa_llm.engine import Reading, reached
+        from avqa_llm.engine import Reading
+        from avqa_llm.evidence import reached
 
         reading = self.session.reading
         return reached(reading, 0) if isinstance(reading, Reading) else None

@@ -3,9 +3,7 @@
 A sound encoder that was taught to tag carries linear heads beside its weights
 (`tags.safetensors`): how likely each kind of sound is at each token, and where it stands on a
 few scales. Learned from dense truth, they say more of loudness and rhythm than a language model
-reads out of a bridge's soft tokens. So the values that it writes into the record are put right by
-them before anything is read there: intervention on a bottleneck of concepts (Koh et al., ICML
-2020, section 4). Where two of a kind are heard, tags cannot tell them apart, and the record stays.
+reads out of a bridge's soft tokens; `avqa_llm.values` puts its records right by them.
 
 Legend: N tokens, D features, K kinds, S scales.
 """
@@ -14,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,16 +21,11 @@ from torch import Tensor
 
 from avqa_llm.encoders.tokens import Tokens
 from avqa_llm.errors import CheckpointError
-from avqa_llm.prompt import spoken
 
 HEADS = "tags.safetensors"
 """Beside the weights of a sound encoder."""
-SEGMENTS = " ; "
-"""Between the players of a record."""
 HEARD = 0.3
 """A kind sounds at a token where it is likelier than this."""
-TIE = 2.0
-"""What it costs to write two values as one step, in squared steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,48 +113,3 @@ def tags_of(sound: Tokens, heads: TagHeads) -> Tags:
             weights_N = weights_NK[:, k] / weights_NK[:, k].sum()
             values[heads.kinds[k]] = tuple(float(place[:, k] @ weights_N) for place in places)
     return Tags(values=values, scales=heads.scales)
-
-
-def corrected(record: str, tags: Tags) -> str:
-    """A record whose values are those of the tags, where only one player of a kind is heard."""
-    scale_of = {word: n for n, scale in enumerate(tags.scales) for word in scale}
-    players = [segment.split(" ") for segment in record.split(SEGMENTS)]
-    kinds = [_kind(words, tags) if scale_of.keys() & set(words) else None for words in players]
-    alone = [n for n, kind in enumerate(kinds) if kind is not None and kinds.count(kind) == 1]
-    for number, scale in enumerate(tags.scales):
-        values = [tags.values[str(kinds[n])][number] for n in alone]
-        for n, step in zip(alone, apart(values, len(scale)), strict=True):
-            players[n] = [scale[step] if scale_of.get(w) == number else w for w in players[n]]
-    return SEGMENTS.join(" ".join(words) for words in players)
-
-
-def apart(values: Sequence[float], steps: int) -> list[int]:
-    """The steps of some values: the nearest, but greater where a value is greater, if that is near.
-
-    Which of two is louder is asked of a record, hardly ever how loud they are: values that fall on
-    one step are moved to neighbouring ones, unless their squared ways would add up to more than
-    `TIE`.
-    """
-    order = sorted(range(len(values)), key=lambda n: values[n])
-    best: dict[int, tuple[float, list[int]]] = {0: (0.0, [])}  # by the step of the last one
-    below = float("-inf")
-    for n in order:
-        value, tie = min(max(values[n], 0.0), steps - 1.0), TIE * (values[n] > below)
-        best = {
-            step: min(
-                (cost + (step - value) ** 2 + tie * (bool(taken) and step == last), [*taken, step])
-                for last, (cost, taken) in best.items()
-                if last <= step
-            )
-            for step in range(min(best), steps)
-        }
-        below = values[n]
-    found = min(best.values())[1]
-    return [found[order.index(n)] for n in range(len(values))]
-
-
-def _kind(words: Sequence[str], tags: Tags) -> str | None:
-    """The kind that a segment begins with, the longest name first."""
-    text = " ".join(words)
-    fitting = [kind for kind in tags.values if text.startswith(f"{spoken(kind)} ")]
-    return max(fitting, key=len, default=None)
