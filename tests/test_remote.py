@@ -128,6 +128,22 @@ def test_the_embedded_model_gives_the_same_answers_in_few_requests(tiny: LocalEn
     assert mine.answer == theirs.answer
 
 
+def test_steps_that_are_put_right_lead_to_the_same_answers(
+    tiny: LocalEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, _ = remote(tiny)
+    clip = tiny.read(SAMPLES / "duo.mp4")
+    plain = tiny.answer(clip, ASKED)
+    wrong = {n: answer.steps for n, answer in enumerate(plain) if " left" in answer.steps}
+    assert wrong
+    monkeypatch.setattr("avqa_llm.engine.quoted", lambda steps, _: steps.replace("left", "off"))
+    expected = tiny.answer(clip, ASKED)
+    for mine, theirs in zip(there.answer(clip, ASKED), expected, strict=True):
+        same(mine, theirs)
+    for n, steps in wrong.items():
+        assert expected[n].steps == steps.replace("left", "off")
+
+
 def test_a_prompt_that_does_not_fit_is_refused_and_one_that_does_is_cut(tiny: LocalEngine) -> None:
     there, client = remote(tiny)
     clip = there.read(SAMPLES / "duo.mp4")
