@@ -423,7 +423,8 @@ class LocalEngine(Engine):
         if not self.model.config.records:
             return context, Written([[] for _ in embeds], [[] for _ in embeds])
         eos = self.model.prompt.eos
-        before = None if tags is None else context.rows(torch.arange(len(embeds)))
+        here = torch.arange(len(embeds), device=self.decoder.device)
+        before = None if tags is None else context.rows(here)
         written, _, parts = greedy(
             self.decoder, context, logits, stops=set(eos), limit=RECORD_LIMIT
         )

@@ -161,10 +161,10 @@ class AVQAModel(nn.Module):
     ) -> None:
         """`llm` is a peft model around a causal language model."""
         super().__init__()
-        if config.tagged and sound.heads is None:
+        if config.tagged and (sound.heads is None or sound.heads.width != sound.width):
             raise CheckpointError(
-                f"tagged: the sound encoder {sound.config.source} has no {HEADS}: leave `tagged`"
-                " out, or take one that `avqa train` has taught"
+                f"tagged: the sound encoder {sound.config.source} has no {HEADS} for its tokens of"
+                f" {sound.width} numbers: leave `tagged` out, or take one that `avqa train` taught"
             )
         self.config = config
         self.picture, self.sound, self.llm = picture, sound, llm

@@ -199,6 +199,8 @@ def test_what_cannot_work_is_refused_before_anything_is_loaded(
 
 def test_a_model_that_is_there_keeps_its_own_bridge() -> None:
     path = ROOT / "adapters/recipes/own-data.yaml"
+    with pytest.raises(RecipeError, match="tagged: the model in 'tiny' has its own"):
+        read_recipe(path, ["tagged=true"])
     with pytest.raises(RecipeError, match="bridge: the model in 'tiny' has its own"):
         read_recipe(path, ["bridge.width=64"])
 

@@ -179,16 +179,14 @@ def test_without_the_sound_the_record_stays(monkeypatch: pytest.MonkeyPatch) -> 
     assert LocalEngine(model, merge=False).digest([deaf]).records == ("piano left s0 l2",)
 
 
-def test_a_tagged_model_needs_heads() -> None:
+def test_a_tagged_model_needs_heads_that_fit() -> None:
     plain = small_model()
-    with pytest.raises(CheckpointError, match=r"tagged: the sound encoder .* has no tags\.saf"):
-        AVQAModel(
-            replace(plain.config, tagged=True),
-            picture=plain.picture,
-            sound=plain.sound,
-            llm=plain.llm,
-            tokenizer=plain.prompt.tokenizer,
-        )
+    parts = {"picture": plain.picture, "llm": plain.llm, "tokenizer": plain.prompt.tokenizer}
+    foreign = TagHeads(weight=torch.eye(9), bias=torch.zeros(9), kinds=KINDS, scales=SCALES)
+    for heads in (None, foreign):
+        sound = SoundEncoder(plain.sound.config, plain.sound.model, None, heads)
+        with pytest.raises(CheckpointError, match=r"has no tags\.safetensors for its tokens of 32"):
+            AVQAModel(replace(plain.config, tagged=True), sound=sound, **parts)
 
 
 def asked(engine: LocalEngine, clip: ClipTokens, questions: Sequence[str]):

@@ -50,6 +50,11 @@ class TagHeads:
         if not self.kinds or any(len(words) < 2 for words in self.scales):
             raise CheckpointError("heads need at least one kind, and two words for each scale")
 
+    @property
+    def width(self) -> int:
+        """Features of the tokens that they read."""
+        return self.weight.shape[1]
+
     def save(self, folder: Path) -> None:
         """Write `tags.safetensors`; aside, then renamed."""
         from safetensors.torch import save_file

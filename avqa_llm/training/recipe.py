@@ -171,8 +171,9 @@ def _check(recipe: Recipe, path: Path) -> None:
             f" names {' and '.join(starts) or 'none of them'}"
         )
     if recipe.start:
-        for name, kind in (("bridge", BridgeConfig), ("lora", LoraSettings)):
-            if getattr(recipe, name) != kind():
+        usual = {"bridge": BridgeConfig(), "lora": LoraSettings(), "tagged": False}
+        for name, value in usual.items():
+            if getattr(recipe, name) != value:
                 raise RecipeError(
                     f"{path}.{name}: the model in {recipe.start!r} has its own; leave it out"
                 )
