@@ -114,10 +114,10 @@ def test_a_record_of_no_players_changes_nothing() -> None:
 # -- in a model ---------------------------------------------------------------------------------
 
 
-def tagged_model(scale: float = 1.0) -> AVQAModel:
-    """A miniature whose encoder hears everything, at one place of each scale."""
+def tagged_model() -> AVQAModel:
+    """A miniature whose encoder hears everything, at the middle of each scale."""
     plain = small_model()
-    bias = torch.cat([torch.full((3,), 20.0), torch.full((6,), scale)])
+    bias = torch.cat([torch.full((3,), 20.0), torch.full((6,), 1.0)])
     heads = TagHeads(
         weight=torch.zeros(9, plain.sound.width), bias=bias, kinds=KINDS, scales=SCALES
     )
