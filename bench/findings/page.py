@@ -49,7 +49,8 @@ def write_page(docs: Path, order: Sequence[str], shipped: str) -> Path | None:
     found = read_summaries(docs / FOLDER, order)
     if not found:
         return None
-    blocks = [HEAD, *(_claim(number, one, shipped) for number, one in enumerate(found, 1))]
+    blocks = [HEAD, "\n".join(_short(found))]
+    blocks += [_claim(number, one, shipped) for number, one in enumerate(found, 1)]
     for one in found:
         _put(docs / FOLDER / f"{one['name']}.svg", forest(one))
     _put(docs / PAGE, "\n".join(blocks))
@@ -68,6 +69,21 @@ def _put(path: Path, text: str) -> None:
     aside = path.with_name(f"{path.name}.writing")
     aside.write_text(text, encoding="utf-8")
     os.replace(aside, path)
+
+
+def _short(found: Sequence[Summary]) -> Iterator[str]:
+    """A line for each row of each claim."""
+    yield from ("## In short", "")
+    yield _line(["claim", "row", "against", "Δ [95 %]", "Δ of each seed", ""])
+    yield _line(["---"] * 6)
+    for number, one in enumerate(found, 1):
+        claim = f"{number}. {one['title']}"
+        for row, asked, difference in _compared(one):
+            seeds = ", ".join(f"{100 * value:+.2f}" for value in difference["seeds"])
+            cells = [claim, row + asked, one["rows"][0]["name"], _signed(difference), seeds]
+            yield _line([*cells, verdict(difference)])
+            claim = ""
+    yield ""
 
 
 def _claim(number: int, one: Summary, shipped: str) -> str:
@@ -155,34 +171,47 @@ def _spread(seeds: Sequence[float]) -> str:
 
 def sentences(one: Summary) -> Iterator[str]:
     """What the intervals say of each row against the first, and nothing else."""
-    first, *others = one["rows"]
-    for row in others:
+    for row, asked, difference in _compared(one):
+        yield f"*{row}* against *{one['rows'][0]['name']}*{asked}: {said_of(difference)}"
+
+
+def _compared(one: Summary) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Each row but the first: its name, what it was asked without, its difference to the first."""
+    for row in one["rows"][1:]:
         for condition, figures in row["conditions"].items():
             asked = "" if condition == "full" else f" ({ASKED[condition]})"
-            said = said_of(figures["difference"])
-            yield f"*{row['name']}* against *{first['name']}*{asked}: {said}"
+            yield row["name"], asked, figures["difference"]
+
+
+def verdict(difference: dict[str, Any]) -> str:
+    """One difference in two words or a few."""
+    if not is_beside_zero(difference):
+        return "no difference beyond its interval"
+    if not is_told(difference):
+        return "not told apart"
+    word = "better" if difference["value"] > 0 else "worse"
+    seeds = difference["seeds"]
+    same = sum((value > 0) == (difference["value"] > 0) for value in seeds)
+    return word if same == len(seeds) else f"{word}, but so with {same} of {len(seeds)} seeds only"
 
 
 def said_of(difference: dict[str, Any]) -> str:
     """One difference in words."""
+    seeds, said = difference["seeds"], verdict(difference)
     figures = f"{_signed(difference)} points"
     if not is_beside_zero(difference):
-        return f"no difference beyond its interval, {figures}."
+        return f"{said}, {figures}."
     if not is_told(difference):
         p = f"p = {difference['p']:.3f}"
-        return f"not told apart, {figures}: the test over clips does not confirm it ({p})."
-    word = "better" if difference["value"] > 0 else "worse"
+        return f"{said}, {figures}: the test over clips does not confirm it ({p})."
+    word, _, but = said.partition(",")
     said = f"{word} by {abs(100 * difference['value']):.2f} points, {figures}"
-    seeds = difference["seeds"]
     if len(seeds) == 1:
         return f"{said}; one seed, so nothing is known of what another would give."
-    same = sum((value > 0) == (difference["value"] > 0) for value in seeds)
-    if same < len(seeds):
-        return f"{said}; but so with {same} of {len(seeds)} seeds only."
-    return f"{said}; with all {len(seeds)} seeds."
+    return f"{said}; {but.strip() or f'with all {len(seeds)} seeds'}."
 
 
-def _short(commit: str) -> str:
+def _shortened(commit: str) -> str:
     """A commit by its first letters, and whether files differed from it."""
     name, dash, dirty = commit.partition("-")
     return f"{name[:10]}{dash}{dirty}"
@@ -203,7 +232,7 @@ def _runs(one: Summary, shipped: str) -> Iterator[str]:
         made += [f"seconds shuffled: {row['shuffle']}"] if row["shuffle"] else []
         made += [f"rows of {stage}: {name}" for stage, name in row["rows"].items()]
         what = "; ".join(made) or "as the recipe has it"
-        runs = f"runs {', '.join(row['runs'])} at {', '.join(map(_short, row['commits']))}"
+        runs = f"runs {', '.join(row['runs'])} at {', '.join(map(_shortened, row['commits']))}"
         yield f"- *{row['name']}*: {what}; {runs}"
     yield ""
     numbers = ",".join(map(str, one["seeds"]))
