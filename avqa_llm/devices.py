@@ -7,12 +7,15 @@ import subprocess
 import sys
 
 _PROBE = """
+import sys
 import torch
 from avqa_llm.devices import prepare_cpu
 prepare_cpu()
 torch.manual_seed(0)
-layers = torch.nn.Linear(64, 64), torch.nn.Conv2d(6, 160, (12, 16), (12, 16))
-for layer, shape in zip(layers, ((64, 64), (10, 6, 72, 128))):
+tries = [(torch.nn.Linear(64, 64), (64, 64)), (torch.nn.Conv3d(8, 8, 3), (2, 8, 5, 5, 5))]
+if "patches" in sys.argv:
+    tries.append((torch.nn.Conv2d(6, 160, (12, 16), (12, 16)), (10, 6, 72, 128)))
+for layer, shape in tries:
     given = torch.randn(shape)
     with torch.no_grad():
         exact = layer(given)
@@ -39,17 +42,23 @@ def prepare_cpu(threads: int | None = None) -> None:
         torch.set_num_threads(threads)
 
 
-def prepare_training(threads: int | None = None) -> None:
+def prepare_training(threads: int | None = None, *, patches: bool = True) -> None:
     """`prepare_cpu`, and make sure that bf16 works and is right.
 
     On some virtual machines that announce AMX every bf16 product is an illegal instruction, and
-    where that was worked around, a convolution came out wrong: it read 3 of every 16 pixels.
-    Both are tried in a process of its own, and if it fails, oneDNN is told to leave AMX alone.
+    where that was worked around, one convolution came out wrong: cutting a picture into patches
+    read 3 of every 16 pixels. What the caller will compute is tried in a process of its own, and
+    if it fails, oneDNN is told to leave AMX alone, which takes twice as long.
     Call this before torch computes anything.
+
+    Args:
+        threads: of the processor; None: all.
+        patches: whether pictures or spectrograms are cut into patches in bf16. Frozen encoders
+            compute in full precision, and bridges have no such convolution.
     """
     if "ONEDNN_MAX_CPU_ISA" not in os.environ:
-        probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, check=False)
-        if probe.returncode:
+        command = [sys.executable, "-c", _PROBE, *(["patches"] if patches else [])]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
             os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_BF16"
             print("note: bf16 on this processor's AMX unit fails; going on without it (slower)")
     prepare_cpu(threads)

@@ -191,7 +191,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=int, default=24)
     args = parser.parse_args()
-    prepare_training()
+    prepare_training(patches=False)
     model = fresh()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -91,6 +91,21 @@ def test_features_of_other_encoders_are_refused(
     assert torch.equal(before.sound_NTD, after.sound_NTD)
 
 
+def test_array_files_may_go_when_all_clips_are_encoded(
+    model: AVQAModel, place: Place, copied: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    shutil.copy(place.data / "set/truth.json", folder)
+    encode_arrays(folder, copied, model.picture, model.sound)
+    (path,) = copied.glob("*.safetensors")
+    with safe_open(path, "pt") as file:
+        about = file.metadata()
+    save_file({name: value[:1] for name, value in load_file(path).items()}, path, metadata=about)
+    with pytest.raises(AnnotationError, match=f"{folder} holds no arrays"):
+        encode_arrays(folder, copied, model.picture, model.sound)
+
+
 def test_files_of_different_encoders_are_no_set(copied: Path) -> None:
     (path,) = copied.glob("*.safetensors")
     save_file(

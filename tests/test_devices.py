@@ -30,6 +30,16 @@ def test_training_leaves_amx_alone_where_it_fails(
     assert ("going on without it" in capsys.readouterr().out) is left_alone
 
 
+def test_patches_are_tried_only_where_they_are_cut_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ISA, "x")
+    monkeypatch.delenv(ISA)
+    monkeypatch.setattr(devices, "_PROBE", "import sys; raise SystemExit('patches' in sys.argv)")
+    devices.prepare_training(patches=False)
+    assert ISA not in os.environ
+    devices.prepare_training()
+    assert ISA in os.environ
+
+
 def test_a_choice_of_the_users_own_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ISA, "AVX2")
     monkeypatch.setattr(devices, "_PROBE", "raise SystemExit(1)")

@@ -22,7 +22,7 @@ from avqa_llm.errors import CheckpointError
 from avqa_llm.media.changes import Cut
 from avqa_llm.model import ClipTokens
 from avqa_llm.tokenbatch import TokenBatch
-from avqa_llm.training.bandstand import read_shard, shard_paths
+from avqa_llm.training.bandstand import read_shard, read_truth, shard_paths
 
 
 class ClipFeatures(Protocol):
@@ -131,9 +131,11 @@ def _batch(values_NTD: Tensor, times_T: Tensor, places_NT2: Tensor) -> TokenBatc
 def encode_arrays(folder: Path, out: Path, picture: PictureEncoder, sound: SoundEncoder) -> None:
     """Encode the array files of a set into one feature file each; those that exist stay.
 
-    In full precision, as in use. Each file says which encoders its features are of.
+    In full precision, as in use. Each file says which encoders its features are of. When all
+    clips are encoded, the array files are not needed any more.
 
     Raises:
+        AnnotationError: there are no array files, nor features of all clips.
         CheckpointError: a file that exists is of other encoders.
     """
     from safetensors.torch import save_file
@@ -144,6 +146,8 @@ def encode_arrays(folder: Path, out: Path, picture: PictureEncoder, sound: Sound
     for path in sorted(out.glob("features-*.safetensors")):
         if _encoders_of(path) != about:
             raise _foreign(path)
+    if _clips_in(out) == len(read_truth(folder)):
+        return
     for path in tqdm(shard_paths(folder), desc="encoding"):
         target = out / path.name.replace("arrays", "features")
         if target.exists():
@@ -159,6 +163,17 @@ def encode_arrays(folder: Path, out: Path, picture: PictureEncoder, sound: Sound
         }
         save_file(tensors, target.with_suffix(".writing"), metadata=about)
         os.replace(target.with_suffix(".writing"), target)
+
+
+def _clips_in(folder: Path) -> int:
+    """How many clips the feature files of a folder hold."""
+    from safetensors import safe_open
+
+    found = 0
+    for path in folder.glob("features-*.safetensors"):
+        with safe_open(path, "pt") as file:
+            found += file.get_slice("sound").get_shape()[0]
+    return found
 
 
 def _encoders_of(path: Path) -> dict[str, str]:

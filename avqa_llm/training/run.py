@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     recipe = read_recipe(args.recipe, args.set)
     if args.out is not None:
         recipe = dataclasses.replace(recipe, out=str(args.out))
-    prepare_training(recipe.threads)
+    prepare_training(recipe.threads, patches=bool(recipe.encoders or recipe.omni))
     if args.dry_run:
         from avqa_llm.training.plan import plan
 

@@ -142,7 +142,7 @@ def _encode(run: Run, shared: Shared, names: list[str]) -> None:
     from avqa_llm.training.features import encode_arrays
     from bench.findings.train import fresh
 
-    prepare_training(run.recipe.threads)
+    prepare_training(run.recipe.threads, patches=False)
     model = fresh(run)
     for name in names:
         encode_arrays(shared.data / name, encoded(shared, name), model.picture, model.sound)

@@ -50,7 +50,7 @@ def carry_out(run: Run, out: Path) -> None:
     """Train what is not trained, ask what is not asked."""
     from avqa_llm.devices import prepare_training
 
-    prepare_training(run.recipe.threads)
+    prepare_training(run.recipe.threads, patches=False)
     folder, shared = folder_of(out, run), Shared.of(out, run)
     folder.mkdir(parents=True, exist_ok=True)
     costs: dict[str, Any] = {}
