@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +18,7 @@ from eval.benchmarks.bandstand import TRUTH
 from eval.samples import write_json
 from instruct_data.bandstand.write import SHARD
 
-HEDGED, PAIRS, SHARE = "hedged.jsonl", "pairs.jsonl", 0.7
+HEDGED, PAIRS, SHARE = "hedged.jsonl", "pairs.jsonl", 0.8
 """What ADPO is tried on: rows of which this share hedges, and pairs about other clips."""
 
 
@@ -105,17 +106,22 @@ def _test(shared: Shared, wanted: TestSet) -> None:
 
 
 def write_hedged(folder: Path) -> None:
-    """Of a set: hedging rows about the first half of its clips, pairs about the second."""
+    """Of a set: rows of the first half of its clips with hedging answers, pairs about the second."""
     from instruct_data.hedged import hedged_pairs, hedged_rows
     from instruct_data.records import write_lines
     from instruct_data.sources.bandstand import read
 
+    lines = (folder / "instruct.jsonl").read_text(encoding="utf-8").splitlines()
+    clips = [json.loads(line) for line in lines[: len(lines) // 2]]
     pairs = list(hedged_pairs(read(folder, ""), seed=0))
-    clips = list(dict.fromkeys(pair["video"] for pair in pairs))
-    first = set(clips[: len(clips) // 2])
-    talk = hedged_rows([p for p in pairs if p["video"] in first], share=SHARE, seed=0)
-    rest = [pair for pair in pairs if pair["video"] not in first]
-    for name, rows in ((HEDGED, talk), (PAIRS, rest)):
+    count = sum(len(clip["questions"]) for clip in clips)
+    said = defaultdict(list)
+    for row in hedged_rows(pairs[:count], share=SHARE, seed=0):
+        said[row["video"]].append(row["answer"])
+    for clip in clips:
+        both = zip(clip["questions"], said[clip["video_id"]], strict=True)
+        clip["questions"] = [{**question, "answer": answer} for question, answer in both]
+    for name, rows in ((HEDGED, clips), (PAIRS, pairs[count:])):
         write_lines(folder / name, (json.dumps(row).encode() + b"\n" for row in rows))
 
 
