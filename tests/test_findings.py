@@ -21,7 +21,7 @@ from bench.findings.__main__ import _command, _is_free, _parser, due, main
 from bench.findings.changes import Change, Changed, captions, mixed
 from bench.findings.data import prepare
 from bench.findings.page import said_of, write_page
-from bench.findings.plan import PLAN, Plan, aligned_folder, is_aligned, read_plan
+from bench.findings.plan import PLAN, Plan, aligned_folder, folder_of, is_aligned, read_plan
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,6 +69,24 @@ def test_runs_that_differ_after_it_share_an_aligned_bridge(plan: Plan, tmp_path:
     folder.mkdir(parents=True)
     (folder / "align.json").write_text("{}")
     assert _is_free(second, [first], tmp_path) and not _is_free(first, [first], tmp_path)
+
+
+def test_runs_that_prefer_go_on_from_one_that_does_not(plan: Plan, tmp_path: Path) -> None:
+    (claim,) = plan.chosen(["adpo"])
+    hedging, *preferring = plan.runs(claim, [0])
+    assert hedging.begun.key == hedging.key
+    assert {run.begun.key for run in preferring} == {hedging.key}
+    assert hedging.key not in {run.key for run in preferring}
+    folder = aligned_folder(tmp_path, hedging)
+    assert folder is not None
+    folder.mkdir(parents=True)
+    (folder / "align.json").write_text("{}")
+    first, second = preferring
+    assert not _is_free(first, [hedging], tmp_path) and not _is_free(first, [second], tmp_path)
+    begun = folder_of(tmp_path, hedging)
+    begun.mkdir(parents=True)
+    (begun / "instruct.json").write_text("{}")
+    assert _is_free(first, [hedging, second], tmp_path)
 
 
 def test_the_frozen_parts_are_those_of_the_embedded_model(plan: Plan) -> None:

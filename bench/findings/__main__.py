@@ -26,6 +26,7 @@ from bench.findings.plan import (
     files_of,
     folder_of,
     is_aligned,
+    is_begun,
     parts_key,
     read_plan,
 )
@@ -206,6 +207,8 @@ def _all(args: argparse.Namespace, plan: Plan, claims: Sequence[Claim], out: Pat
 def _is_free(run: Run, alive: Sequence[Run], out: Path) -> bool:
     """Whether no process is at work on what this run would make."""
     if any(run.key == other.key for other in alive):
+        return False
+    if any(run.begun.key == other.begun.key for other in alive) and not is_begun(out, run):
         return False
     aligning = {aligned_folder(out, other) for other in alive if not is_aligned(out, other)}
     return is_aligned(out, run) or aligned_folder(out, run) not in aligning

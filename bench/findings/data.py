@@ -106,7 +106,7 @@ def _test(shared: Shared, wanted: TestSet) -> None:
 
 
 def write_hedged(folder: Path) -> None:
-    """Of a set: rows of the first half of its clips with hedging answers, pairs about the second."""
+    """Of a set: rows of the first half of its clips, which hedge; pairs about the second half."""
     from instruct_data.hedged import hedged_pairs, hedged_rows
     from instruct_data.records import write_lines
     from instruct_data.sources.bandstand import read

@@ -135,6 +135,15 @@ class Run:
         return sum(stage.loop.steps for stage in stages if stage)
 
     @cached_property
+    def begun(self) -> Run:
+        """The run whose instructions it goes on from: its own but for preferences."""
+        row, claim = (
+            dataclasses.replace(one, set={k: v for k, v in one.set.items() if k != "prefer"})
+            for one in (self.row, self.claim)
+        )
+        return dataclasses.replace(self, row=row, claim=claim)
+
+    @cached_property
     def key(self) -> str:
         """What tells this setting from all others: where its results lie."""
         from avqa_llm.training.run import plain
@@ -192,6 +201,11 @@ def is_aligned(out: Path, run: Run) -> bool:
     """Whether its aligned bridge is there, or none is wanted."""
     folder = aligned_folder(out, run)
     return folder is None or (folder / "align.json").exists()
+
+
+def is_begun(out: Path, run: Run) -> bool:
+    """Whether its instructions are learned, by itself or by a run that begins alike."""
+    return (folder_of(out, run.begun) / "instruct.json").exists()
 
 
 def samples_file(folder: Path, condition: str) -> Path:

@@ -5,6 +5,7 @@ those of all runs (`data`), tokens and rows may be changed (`changes`), and new 
 the run's seed. Killed at any moment, it goes on where it was.
 
     OUT/aligned/KEY/                    an aligned bridge, shared by the runs that begin with it
+    OUT/runs/KEY/instruct/              what was instructed, shared by the runs that prefer after it
     OUT/runs/KEY/run.json               written last: what it was, and what it cost
     OUT/runs/KEY/samples-CONDITION.jsonl  a line a question, as `python -m eval run` writes them
 """
@@ -66,13 +67,13 @@ def carry_out(run: Run, out: Path) -> None:
             model.load_bridge(aligned / "align" / BRIDGE)
         return model
 
-    before: str | None = None
-    for name in ("instruct", "prefer"):
+    load: Start = begin
+    for name, place in (("instruct", folder_of(out, run.begun)), ("prefer", folder)):
         if getattr(run.recipe, name) is not None:
-            start = partial(_loaded, folder=folder, name=before) if before else begin
-            costs[name] = _noted(run, shared, folder, name, start)
-            before = name
-    model = _loaded(run, folder=folder, name=before) if before else begin(run)
+            place.mkdir(parents=True, exist_ok=True)
+            costs[name] = _noted(run, shared, place, name, load)
+            load = partial(_loaded, folder=place, name=name)
+    model = load(run)
     asked_s = 0.0
     for condition in run.claim.conditions:
         path = samples_file(folder, condition)
