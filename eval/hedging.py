@@ -5,7 +5,8 @@ Accuracy does not show it: an answer that hedges and one that is wrong both coun
 
 - `refusal`: cannot tell, not sure, hard to say, nothing is audible;
 - `undecided`: maybe, might, seems, it depends, as likely as, several answers are possible;
-- `alternatives`: two labels of one kind as rivals, "the cello or the viola", "between two and six";
+- `alternatives`: two labels of one kind as rivals, "the cello or the viola", "between two and six",
+  and where one label is wanted, nothing but two of them: "yes/no";
 - `vague`: a quantity, a place or a thing that could be any (a few, some kind of), or a sentence in
   which nothing is named that not every clip of musicians has: "There is music in this video."
   Only where one of the 42 labels is wanted: to "What are they doing?" it would be an answer.
@@ -64,7 +65,7 @@ def hedge(text: str, *, closed: bool = True) -> str | None:
         return REFUSAL
     if _UNDECIDED.search(words):
         return UNDECIDED
-    if _alternatives(words):
+    if _alternatives(words) or (closed and _is_list(words)):
         return ALTERNATIVES
     if closed and (_is_vague(words) or _names_nothing(words)):
         return VAGUE
@@ -150,6 +151,16 @@ def _alternatives(words: str) -> bool:
     found = _RIVALS.findall(words)
     found += [(low or lower, high) for low, lower, high in _RANGE.findall(words)]
     return any(one != other and _NAMED[one] == _NAMED[other] for one, other in found)
+
+
+_LIST = re.compile(rf"(?:{_LABEL})(?: , (?:{_LABEL}))+")
+
+
+def _is_list(words: str) -> bool:
+    """Several labels of one kind, and no word besides."""
+    names = words.split(" , ")
+    kinds = {_NAMED[name] for name in names} if _LIST.fullmatch(words) else ()
+    return len(set(names)) > 1 and len(kinds) == 1
 
 
 _INDEFINITE = _either(

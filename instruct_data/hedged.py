@@ -53,8 +53,11 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def hedged_pairs(records: Iterable[Record], *, seed: int) -> Iterator[Row]:
-    """For each labelled turn the label, and a hedge between it and another one of its kind."""
+def hedged_pairs(records: Iterable[Record], *, seed: int, word: str = "or") -> Iterator[Row]:
+    """For each labelled turn the label, and a hedge between it and another one of its kind.
+
+    `word` stands between the two: one that a small model can write.
+    """
     for record in records:
         for number, turn in enumerate(record.turns):
             others = [a for a in ANSWERS.get(family(turn), ()) if a != turn.label and a in LABELS]
@@ -67,7 +70,7 @@ def hedged_pairs(records: Iterable[Record], *, seed: int) -> Iterator[Row]:
                 "video": record.clip.video,
                 "question": turn.question,
                 "chosen": two[0],
-                "rejected": f"{two[first]} or {two[1 - first]}",
+                "rejected": f"{two[first]} {word} {two[1 - first]}",
             }
 
 

@@ -61,6 +61,9 @@ def test_no_clear_sentence_is_a_hedge(name: str) -> None:
         ("It is the trumpet or, by the sound of it, the tuba.", ALTERNATIVES),
         ("Two to three.", ALTERNATIVES),
         ("either left or right", ALTERNATIVES),
+        ("Yes/no.", ALTERNATIVES),
+        ("violin ; cello", ALTERNATIVES),
+        ("more than ten, two", ALTERNATIVES),
         ("At least some of them are playing.", VAGUE),
         ("People are playing instruments on a stage.", VAGUE),
         ("There is some kind of string instrument.", VAGUE),
@@ -75,6 +78,8 @@ def test_hedges_in_other_words(text: str, kind: str) -> None:
     "text",
     [
         "",
+        "violin, violin",
+        "violin, left",
         "...",
         "violin violin s0 e14",
         "kazoo",

@@ -18,8 +18,10 @@ from eval.benchmarks.bandstand import TRUTH
 from eval.samples import write_json
 from instruct_data.bandstand.write import SHARD
 
-HEDGED, PAIRS, SHARE = "hedged.jsonl", "pairs.jsonl", 0.8
-"""What ADPO is tried on: rows of which this share hedges, and pairs about other clips."""
+HEDGED, PAIRS, SHARE, BETWEEN = "hedged.jsonl", "pairs.jsonl", 0.8, ";"
+"""What ADPO is tried on: rows of which this share hedges, and pairs about other clips. Between two
+answers stands what the language model writes in its records; it never wrote *or*, and LoRA does
+not teach it to (3.6 % after 150 steps)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +75,7 @@ def prepare(run: Run, out: Path) -> None:
     for path in {Path(stage.rows) for stage in stages if stage}:
         if path.name in (HEDGED, PAIRS):
             folder = shared.data / path.parent
-            _once(folder / HEDGED, {"share": SHARE}, partial(write_hedged, folder))
+            _once(folder / HEDGED, {"share": SHARE, "word": BETWEEN}, partial(write_hedged, folder))
     if missing:
         _encode(run, shared, missing)
 
@@ -113,7 +115,7 @@ def write_hedged(folder: Path) -> None:
 
     lines = (folder / "instruct.jsonl").read_text(encoding="utf-8").splitlines()
     clips = [json.loads(line) for line in lines[: len(lines) // 2]]
-    pairs = list(hedged_pairs(read(folder, ""), seed=0))
+    pairs = list(hedged_pairs(read(folder, ""), seed=0, word=BETWEEN))
     count = sum(len(clip["questions"]) for clip in clips)
     said = defaultdict(list)
     for row in hedged_rows(pairs[:count], share=SHARE, seed=0):
