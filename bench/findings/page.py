@@ -222,7 +222,8 @@ def _runs(one: Summary, shipped: str) -> Iterator[str]:
     frozen = f"language model and encoders `{one['frozen']}`"
     if one["frozen"] != shipped:
         frozen += (
-            f" (not those that ship now, `{shipped}`; the history of `adapters/tiny` has them)"
+            f" (not those that ship now, `{shipped}`; the history has these, and the recipe as it"
+            " was, at the commits below)"
         )
     yield f"Recipe `{one['recipe']}`, {frozen}, seeds {', '.join(map(str, one['seeds']))}. Rows:"
     yield ""
