@@ -49,7 +49,7 @@ def write_page(docs: Path, order: Sequence[str], shipped: str) -> Path | None:
     found = read_summaries(docs / FOLDER, order)
     if not found:
         return None
-    blocks = [HEAD, "\n".join(_short(found))]
+    blocks = [HEAD, "\n".join(_short(found, shipped))]
     blocks += [_claim(number, one, shipped) for number, one in enumerate(found, 1)]
     for one in found:
         _put(docs / FOLDER / f"{one['name']}.svg", forest(one))
@@ -71,17 +71,19 @@ def _put(path: Path, text: str) -> None:
     os.replace(aside, path)
 
 
-def _short(found: Sequence[Summary]) -> Iterator[str]:
-    """A line for each row of each claim."""
+def _short(found: Sequence[Summary], shipped: str) -> Iterator[str]:
+    """A line for each row of each claim; those on older parts say so."""
     yield from ("## In short", "")
     yield _line(["claim", "row", "against", "Δ [95 %]", "Δ of each seed", ""])
     yield _line(["---"] * 6)
     for number, one in enumerate(found, 1):
         claim = f"{number}. {one['title']}"
+        claim += "" if one["frozen"] == shipped else " (older parts and recipe)"
         for row, asked, difference in _compared(one):
             seeds = ", ".join(f"{100 * value:+.2f}" for value in difference["seeds"])
             cells = [claim, row + asked, one["rows"][0]["name"], _signed(difference), seeds]
-            yield _line([*cells, verdict(difference)])
+            alone = ", one seed" if len(difference["seeds"]) == 1 else ""
+            yield _line([*cells, verdict(difference) + alone])
             claim = ""
     yield ""
 
