@@ -68,6 +68,8 @@ def test_a_record_is_written_by_the_model_where_none_is_known(
     # Without the sound nothing can be said of when and how loud, without the picture of where.
     assert " l" not in found[1].record_without_sound.replace("left", "")
     assert not {"left", "middle", "right"} & set(found[1].record_without_picture.split())
+    _, whole = with_records(model, [rows[0], bare], features, ways=["record"])
+    assert whole == replace(found[1], record_without_sound="", record_without_picture="")
     after = model.llm.state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     silent = replace(model.config, records=False)

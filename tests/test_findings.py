@@ -81,11 +81,13 @@ def test_runs_that_prefer_go_on_from_one_that_does_not(plan: Plan, tmp_path: Pat
     assert folder is not None
     folder.mkdir(parents=True)
     (folder / "align.json").write_text("{}")
-    first, second = preferring
+    first, second, *_ = preferring
     assert not _is_free(first, [hedging], tmp_path) and not _is_free(first, [second], tmp_path)
     begun = folder_of(tmp_path, hedging)
     begun.mkdir(parents=True)
     (begun / "instruct.json").write_text("{}")
+    assert _is_free(first, [], tmp_path) and not _is_free(first, [second], tmp_path)
+    (begun / "records.json").write_text("{}")
     assert _is_free(first, [hedging, second], tmp_path)
 
 

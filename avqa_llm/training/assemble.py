@@ -26,6 +26,8 @@ SECONDS = 10.0
 """Length of Bandstand's training clips."""
 READ = 16
 """Clips that the model writes down as one batch."""
+RECORDS = ("record", "record_without_sound", "record_without_picture")
+"""Fields of a row: what a model writes down of a clip, whole and without one of its sides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,11 +158,15 @@ def media_features(
 
 
 def with_records(
-    model: AVQAModel, rows: Sequence[ClipRow], features: ClipFeatures
+    model: AVQAModel,
+    rows: Sequence[ClipRow],
+    features: ClipFeatures,
+    ways: Sequence[str] = RECORDS,
 ) -> list[ClipRow]:
     """Rows whose clips have a record: where none is known, the model writes it, as it will in use.
 
     Such a record is read in training, not learned. Models without records leave rows as they are.
+    `ways`: those of `RECORDS` that are needed; each is a clip read again.
     """
     if not model.config.records:
         return list(rows)
@@ -168,14 +174,17 @@ def with_records(
     found: dict[int, dict[str, Any]] = {}
     for at in range(0, len(unknown), READ):
         some = unknown[at : at + READ]
-        found.update(zip(some, written(model, [features.clip(n) for n in some]), strict=True))
+        texts = written(model, [features.clip(n) for n in some], ways)
+        found.update(zip(some, texts, strict=True))
     return [
         dataclasses.replace(row, **found[n], written=True) if n in found else row
         for n, row in enumerate(rows)
     ]
 
 
-def written(model: AVQAModel, clips: Sequence[ClipTokens]) -> list[dict[str, Any]]:
+def written(
+    model: AVQAModel, clips: Sequence[ClipTokens], ways: Sequence[str] = RECORDS
+) -> list[dict[str, Any]]:
     """The records that a model writes of clips: whole, without sound, and without picture."""
     from avqa_llm.encoders import Tokens
     from avqa_llm.engine import LocalEngine
@@ -183,6 +192,6 @@ def written(model: AVQAModel, clips: Sequence[ClipTokens]) -> list[dict[str, Any
     engine = LocalEngine(model, merge=False)
     deaf = [dataclasses.replace(c, sound=Tokens.none(model.sound.width)) for c in clips]
     blind = [dataclasses.replace(c, picture=Tokens.none(model.picture.width)) for c in clips]
-    names = ("record", "record_without_sound", "record_without_picture")
-    texts = [engine.digest(some).records for some in (clips, deaf, blind)]
-    return [dict(zip(names, three, strict=True)) for three in zip(*texts, strict=True)]
+    given = dict(zip(RECORDS, (clips, deaf, blind), strict=True))
+    texts = [engine.digest(given[way]).records for way in ways]
+    return [dict(zip(ways, said, strict=True)) for said in zip(*texts, strict=True)]

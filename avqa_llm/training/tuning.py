@@ -80,7 +80,8 @@ def prefer(recipe: Recipe, place: Place, config: PreferConfig, before: str | Non
     pairs = read_pairs(place.rows(config.rows))
     rows = clips_of_pairs(pairs)
     features = load_clips(recipe, place, config.features, rows, model)
-    records = [row.record for row in with_records(model, rows, features)]
+    known = with_records(model, rows, features, ways=["record"])
+    records = [row.record for row in known]
     stage = Prefer(model, config)
     fit(
         "prefer",

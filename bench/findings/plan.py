@@ -184,7 +184,7 @@ class Run:
         return {stage.features for stage in stages if stage}
 
 
-RUN = "run.json"
+RUN, RECORDS = "run.json", "records.json"
 
 
 def folder_of(out: Path, run: Run) -> Path:
@@ -204,8 +204,12 @@ def is_aligned(out: Path, run: Run) -> bool:
 
 
 def is_begun(out: Path, run: Run) -> bool:
-    """Whether its instructions are learned, by itself or by a run that begins alike."""
-    return (folder_of(out, run.begun) / "instruct.json").exists()
+    """Whether all is there that it shares with runs that begin alike.
+
+    That is what was instructed, and the records that are then written of the clips of pairs.
+    """
+    shared = ["instruct.json", *([RECORDS] if run.recipe.prefer else [])]
+    return all((folder_of(out, run.begun) / name).exists() for name in shared)
 
 
 def samples_file(folder: Path, condition: str) -> Path:
