@@ -20,7 +20,7 @@ from avqa_llm.training.rows import ClipRow, Question
 from bench.findings.__main__ import _command, _is_free, _parser, due, main
 from bench.findings.changes import Change, Changed, captions, mixed
 from bench.findings.data import prepare
-from bench.findings.page import said_of, write_page
+from bench.findings.page import said_of, verdict, write_page
 from bench.findings.plan import PLAN, Plan, aligned_folder, folder_of, is_aligned, read_plan
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -278,13 +278,27 @@ def test_mixed_rows_lose_a_modality_and_the_questions_about_it() -> None:
         ({"value": 0.05, "low": 0.03, "high": 0.07, "p": 0.01, "seeds": [0.12, -0.02]},
          "but so with 1 of 2 seeds only"),
         ({"value": 0.05, "low": 0.03, "high": 0.07, "p": 0.01, "seeds": [0.04, 0.06]},
-         "with all 2 seeds"),
+         "with all 2 seeds, whose own interval is [-7.71, +17.71]."),
         ({"value": 0.05, "low": None, "high": None, "p": None, "seeds": [0.05]},
          "no difference beyond its interval, +5.00 points"),
     ],
 )  # fmt: skip
 def test_sentences_say_what_intervals_and_seeds_say(difference: dict[str, Any], said: str) -> None:
     assert said in said_of(difference)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ([-0.05], "worse"),
+        ([-0.04, -0.05, -0.06], "worse"),
+        ([-0.01, -0.03, -0.11], "worse with these seeds"),
+        ([0.01, -0.03, -0.13], "worse, but so with 2 of 3 seeds only"),
+    ],
+)
+def test_a_verdict_says_where_other_seeds_might_change_it(seeds: list[float], said: str) -> None:
+    difference = {"value": -0.05, "low": -0.07, "high": -0.03, "p": 0.01, "seeds": seeds}
+    assert verdict(difference) == said
 
 
 # -- the chain ---------------------------------------------------------------------------------

@@ -215,3 +215,18 @@ def is_told(difference: dict[str, Any]) -> bool:
     """Whether interval and test both say that there is a difference."""
     p = difference["p"]
     return p is not None and p < LEVEL and is_beside_zero(difference)
+
+
+def of_seeds(difference: dict[str, Any]) -> tuple[float, float] | None:
+    """Student's 95 % interval of what other seeds would give; None with one seed.
+
+    Over the differences of the seeds, each of other weights and another order of clips.
+    """
+    from scipy.stats import t
+
+    seeds = difference["seeds"]
+    if len(seeds) < 2:
+        return None
+    half = float(t.ppf(0.975, len(seeds) - 1) * np.std(seeds, ddof=1) / len(seeds) ** 0.5)
+    middle = float(np.mean(seeds))
+    return middle - half, middle + half

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.findings.draw import forest
-from bench.findings.figures import is_beside_zero, is_told
+from bench.findings.figures import is_beside_zero, is_told, of_seeds
 
 Summary = dict[str, Any]
 ASKED = {
@@ -35,8 +35,10 @@ videos or large models. A claim that is not seen here may hold there, and the ot
 draw whole clips. Δ is the paired difference to the first row on the same questions. A sentence
 calls a row better or worse only where the interval excludes zero and a permutation test over clips
 agrees (p < 0.05 after Holm's correction for all rows of the claim). Intervals hold for these
-trained weights; each seed is other weights and another order of clips, so the spread of the seeds
-stands beside them. The floor is the most frequent answer of each template in training.
+trained weights; each seed is other weights and another order of clips, so what each seed gave
+stands beside them. *With these seeds* means that other clips would not change the verdict and
+other seeds might: Student's 95 % interval over the differences of the seeds holds zero. The floor
+is the most frequent answer of each template in training.
 """
 
 
@@ -191,26 +193,41 @@ def verdict(difference: dict[str, Any]) -> str:
         return "no difference beyond its interval"
     if not is_told(difference):
         return "not told apart"
-    word = "better" if difference["value"] > 0 else "worse"
-    seeds = difference["seeds"]
-    same = sum((value > 0) == (difference["value"] > 0) for value in seeds)
-    return word if same == len(seeds) else f"{word}, but so with {same} of {len(seeds)} seeds only"
+    word, seeds = _word(difference), difference["seeds"]
+    if _same(difference) < len(seeds):
+        return f"{word}, but so with {_same(difference)} of {len(seeds)} seeds only"
+    others = of_seeds(difference)
+    return f"{word} with these seeds" if others and others[0] * others[1] <= 0 else word
+
+
+def _word(difference: dict[str, Any]) -> str:
+    return "better" if difference["value"] > 0 else "worse"
+
+
+def _same(difference: dict[str, Any]) -> int:
+    """Seeds whose difference has the sign of all of them together."""
+    return sum((value > 0) == (difference["value"] > 0) for value in difference["seeds"])
 
 
 def said_of(difference: dict[str, Any]) -> str:
     """One difference in words."""
-    seeds, said = difference["seeds"], verdict(difference)
+    seeds, same = len(difference["seeds"]), _same(difference)
     figures = f"{_signed(difference)} points"
     if not is_beside_zero(difference):
-        return f"{said}, {figures}."
+        return f"{verdict(difference)}, {figures}."
     if not is_told(difference):
         p = f"p = {difference['p']:.3f}"
-        return f"{said}, {figures}: the test over clips does not confirm it ({p})."
-    word, _, but = said.partition(",")
-    said = f"{word} by {abs(100 * difference['value']):.2f} points, {figures}"
-    if len(seeds) == 1:
+        return f"{verdict(difference)}, {figures}: the test over clips does not confirm it ({p})."
+    said = f"{_word(difference)} by {abs(100 * difference['value']):.2f} points, {figures}"
+    others = of_seeds(difference)
+    if others is None:
         return f"{said}; one seed, so nothing is known of what another would give."
-    return f"{said}; {but.strip() or f'with all {len(seeds)} seeds'}."
+    agree = (
+        f"with all {seeds} seeds" if same == seeds else f"but so with {same} of {seeds} seeds only"
+    )
+    return (
+        f"{said}; {agree}, whose own interval is [{100 * others[0]:+.2f}, {100 * others[1]:+.2f}]."
+    )
 
 
 def _shortened(commit: str) -> str:
