@@ -169,6 +169,7 @@ def _figures(claim: Claim, row: Seeds, reference: Seeds, number: int) -> dict[st
     }
     if claim.ask == "open":
         figures["hedging"] = shown(hedging(samples).share)
+        figures["empty"] = float(np.mean([not sample.answer.strip() for sample in samples]))
     if number:
         comparison = compare(_together(reference), samples)
         figures["difference"] = {

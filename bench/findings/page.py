@@ -125,7 +125,7 @@ def _table(one: Summary, condition: str) -> list[str]:
     parts = one["parts"]
     hedges = one["ask"] == "open"
     head = ["", "accuracy [95 %]", "seeds", "Δ [95 %]", *parts]
-    head += ["hedges [95 %]"] if hedges else []
+    head += ["hedges [95 %]", "empty"] if hedges else []
     lines = [_line([*head, "steps", "processor s"]), _line(["---"] * (len(head) + 2))]
     for row in one["rows"]:
         figures = row["conditions"][condition]
@@ -135,7 +135,7 @@ def _table(one: Summary, condition: str) -> list[str]:
         for part in parts:
             told = f" ({_signed(differences[part])})" if part in differences else ""
             cells.append(_estimate(figures["parts"][part]) + told)
-        cells += [_estimate(figures["hedging"])] if hedges else []
+        cells += [_estimate(figures["hedging"]), _percent(figures["empty"])] if hedges else []
         least = "at least " if row["resumed"] else ""
         lines.append(_line([*cells, str(row["steps"]), f"{least}{row['processor_s']:.0f}"]))
     return lines
