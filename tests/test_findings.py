@@ -21,7 +21,15 @@ from bench.findings.__main__ import _command, _is_free, _parser, due, main
 from bench.findings.changes import Change, Changed, captions, mixed
 from bench.findings.data import prepare
 from bench.findings.page import said_of, verdict, write_page
-from bench.findings.plan import PLAN, Plan, aligned_folder, folder_of, is_aligned, read_plan
+from bench.findings.plan import (
+    PLAN,
+    Plan,
+    aligned_folder,
+    folder_of,
+    is_aligned,
+    read_plan,
+    records_file,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,7 +95,7 @@ def test_runs_that_prefer_go_on_from_one_that_does_not(plan: Plan, tmp_path: Pat
     begun.mkdir(parents=True)
     (begun / "instruct.json").write_text("{}")
     assert _is_free(first, [], tmp_path) and not _is_free(first, [second], tmp_path)
-    (begun / "records.json").write_text("{}")
+    records_file(tmp_path, first).write_text("{}")
     assert _is_free(first, [hedging, second], tmp_path)
 
 

@@ -185,7 +185,7 @@ def with_records(
 def written(
     model: AVQAModel, clips: Sequence[ClipTokens], ways: Sequence[str] = RECORDS
 ) -> list[dict[str, Any]]:
-    """The records that a model writes of clips: whole, without sound, and without picture."""
+    """The records that a model writes of clips, by field of a row: those of `ways`."""
     from avqa_llm.encoders import Tokens
     from avqa_llm.engine import LocalEngine
 

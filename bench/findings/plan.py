@@ -184,7 +184,7 @@ class Run:
         return {stage.features for stage in stages if stage}
 
 
-RUN, RECORDS = "run.json", "records.json"
+RUN = "run.json"
 
 
 def folder_of(out: Path, run: Run) -> Path:
@@ -208,8 +208,15 @@ def is_begun(out: Path, run: Run) -> bool:
 
     That is what was instructed, and the records that are then written of the clips of pairs.
     """
-    shared = ["instruct.json", *([RECORDS] if run.recipe.prefer else [])]
-    return all((folder_of(out, run.begun) / name).exists() for name in shared)
+    instructed = (folder_of(out, run.begun) / "instruct.json").exists()
+    return instructed and (run.recipe.prefer is None or records_file(out, run).exists())
+
+
+def records_file(out: Path, run: Run) -> Path:
+    """What the instructed model writes down of the clips of a run's pairs: one for each set."""
+    pairs = f"{run.recipe.prefer.rows} {run.recipe.prefer.features}"
+    digest = hashlib.sha256(pairs.encode()).hexdigest()[:12]
+    return folder_of(out, run.begun) / f"records-{digest}.json"
 
 
 def samples_file(folder: Path, condition: str) -> Path:

@@ -6,7 +6,7 @@ the run's seed. Killed at any moment, it goes on where it was.
 
     OUT/aligned/KEY/                    an aligned bridge, shared by the runs that begin with it
     OUT/runs/KEY/instruct/              what was instructed, shared by the runs that prefer after it
-    OUT/runs/KEY/records.json           what it then wrote down of the clips of pairs, shared too
+    OUT/runs/KEY/records-PAIRS.json     what it then wrote down of the clips of pairs, shared too
     OUT/runs/KEY/run.json               written last: what it was, and what it cost
     OUT/runs/KEY/samples-CONDITION.jsonl  a line a question, as `python -m eval run` writes them
 """
@@ -40,7 +40,7 @@ from avqa_llm.training.features import ClipFeatures, load_features
 from avqa_llm.training.prefer import PreferConfig
 from bench.findings.changes import ROWS, Change, Changed
 from bench.findings.data import Shared, clips_of, encoded, test_name
-from bench.findings.plan import RECORDS, RUN, Run, aligned_folder, folder_of, samples_file
+from bench.findings.plan import RUN, Run, aligned_folder, folder_of, records_file, samples_file
 from eval.samples import Sample, read_json, write_json
 
 CUTS = {"full": Cut(), "no sound": Cut(sound=False), "no picture": Cut(picture=False)}
@@ -165,10 +165,9 @@ def _prefer(model: AVQAModel, run: Run, shared: Shared, folder: Path, stage: Pre
     from avqa_llm.training.rows import read_pairs
     from avqa_llm.training.tuning import clips_of_pairs
 
-    pairs = read_pairs(shared.rows(stage.rows))
+    pairs, path = read_pairs(shared.rows(stage.rows)), records_file(folder.parent.parent, run)
     rows = clips_of_pairs(pairs)
     features = changed(load_clips(run.recipe, shared, stage.features, rows, model), run)
-    path = folder.parent / run.begun.key / RECORDS
     if not path.exists():
         known = with_records(model, rows, features, ways=["record"])
         write_json(path, {"records": [row.record for row in known]})
